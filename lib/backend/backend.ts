@@ -1,0 +1,66 @@
+import type { EventEmitter } from 'node:events';
+import type { EventFd } from '../host/event-fd';
+import type { DirtyLog } from '../memory/dirty-log';
+import type { GuestMemory } from '../memory/guest-memory';
+import type { QueueState } from '../virtqueue/queue-state';
+
+export type BackendKind = 'vhost-kernel' | 'emulated' | 'vhost-user';
+
+/** The doorbells of one virtqueue. The device owns them, so they stay while backends come and go. */
+export interface QueueNotifiers {
+  /** Driver to device. */
+  readonly kick: EventFd;
+  /** Device to driver. */
+  readonly call: EventFd;
+}
+
+/** What a backend is given to serve: memory, what driver and device agreed on, and where every queue stands. */
+export interface BackendDevice {
+  readonly memory: GuestMemory;
+  /** Feature bits the driver acked. */
+  readonly features: bigint;
+  /** Two a queue pair: receive 2n, transmit 2n + 1. */
+  readonly queues: readonly QueueState[];
+  readonly notifiers: readonly QueueNotifiers[];
+}
+
+/** What went wrong on a ring while it ran. */
+export interface RingFault {
+  readonly queue: number;
+  readonly message: string;
+}
+
+/** One vring's indexes where a backend stopped; `base` equals `usedIdx` unless the guest broke the ring. */
+export interface StoppedRing {
+  readonly queue: number;
+  readonly base: number;
+  readonly usedIdx: number;
+}
+
+export interface BackendEvents {
+  /** A ring reported an error (kernel backend: its error eventfd). The ring stands still; the others run on. */
+  ringError: [RingFault];
+}
+
+/**
+ * A data path. The contract between device and data path is start and stop: a stopped backend has given the queue states back and
+ * nothing of it touches guest memory any more, so that another can start with them.
+ */
+export interface Backend extends EventEmitter<BackendEvents> {
+  readonly kind: BackendKind;
+  /** Every feature bit this data path can carry. */
+  readonly offeredFeatures: bigint;
+  readonly running: boolean;
+  /** Vrings set, tap attached, every ring kicked once. On failure nothing stays attached. */
+  start(device: BackendDevice): Promise<void>;
+  /** Nothing touches guest memory after this resolves. The queue states, with nextAvail where this backend stopped. */
+  stop(): Promise<QueueState[]>;
+  /** What the last stop found, ring by ring. */
+  readonly stoppedRings: readonly StoppedRing[];
+  /** Dirty logging into `log`, or off; while running or stopped. On failure the state before is restored. */
+  setDirtyLog(log: DirtyLog | null): Promise<void>;
+  /** The memory table changed (log already grown): tell whoever works on it. While running. */
+  memoryChanged(): Promise<void>;
+  /** Stops, then releases everything. Idempotent. */
+  close(): Promise<void>;
+}

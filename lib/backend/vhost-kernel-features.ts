@@ -1,0 +1,141 @@
+/** Which feature bits the kernel data path carries, and what they mean for the tap underneath. */
+import {
+  IFF_VNET_HDR,
+  TUN_F_CSUM,
+  TUN_F_TSO_ECN,
+  TUN_F_TSO4,
+  TUN_F_TSO6,
+  TUN_F_UFO,
+  TUN_F_USO4,
+  TUN_F_USO6,
+} from '../constants/if-tun';
+import { VHOST_F_LOG_ALL, VHOST_NET_F_VIRTIO_NET_HDR } from '../constants/vhost';
+import * as virtio from '../constants/virtio-net';
+import { VhostError } from '../errors';
+import type { Tap } from '../host/tap';
+
+const bits = (...numbers: number[]): bigint => numbers.reduce((sum, number) => sum | (1n << BigInt(number)), 0n);
+
+/** VHOST_F_LOG_ALL as a mask. */
+export const LOG_ALL = bits(VHOST_F_LOG_ALL);
+
+/**
+ * Never passed on although the kernel may offer them: the two that are private to the host (one shares its number with ANY_LAYOUT,
+ * which drivers ack), the IOTLB, which nobody here would serve, and IN_ORDER, whose position no ioctl reads back.
+ */
+const WITHHELD = bits(
+  VHOST_F_LOG_ALL,
+  VHOST_NET_F_VIRTIO_NET_HDR,
+  virtio.VIRTIO_F_ACCESS_PLATFORM,
+  virtio.VIRTIO_F_IN_ORDER,
+);
+
+/** Header formats and offloads that tap and frame carry without vhost's knowing. */
+const BY_TAP = bits(
+  virtio.VIRTIO_NET_F_CSUM,
+  virtio.VIRTIO_NET_F_GUEST_CSUM,
+  virtio.VIRTIO_NET_F_GUEST_TSO4,
+  virtio.VIRTIO_NET_F_GUEST_TSO6,
+  virtio.VIRTIO_NET_F_GUEST_ECN,
+  virtio.VIRTIO_NET_F_GUEST_UFO,
+  virtio.VIRTIO_NET_F_HOST_TSO4,
+  virtio.VIRTIO_NET_F_HOST_TSO6,
+  virtio.VIRTIO_NET_F_HOST_ECN,
+  virtio.VIRTIO_NET_F_HOST_UFO,
+  virtio.VIRTIO_NET_F_GUEST_USO4,
+  virtio.VIRTIO_NET_F_GUEST_USO6,
+  virtio.VIRTIO_NET_F_HOST_USO,
+);
+
+/** Served by the device itself, whatever the data path. */
+const BY_DEVICE = bits(
+  virtio.VIRTIO_NET_F_MTU,
+  virtio.VIRTIO_NET_F_MAC,
+  virtio.VIRTIO_NET_F_STATUS,
+  virtio.VIRTIO_NET_F_CTRL_VQ,
+  virtio.VIRTIO_NET_F_CTRL_RX,
+  virtio.VIRTIO_NET_F_CTRL_VLAN,
+  virtio.VIRTIO_NET_F_CTRL_RX_EXTRA,
+  virtio.VIRTIO_NET_F_GUEST_ANNOUNCE,
+  virtio.VIRTIO_NET_F_MQ,
+  virtio.VIRTIO_NET_F_CTRL_MAC_ADDR,
+);
+
+/** Bits every vhost-net offers, for before the device was asked. */
+export const EVERY_VHOST_NET = bits(
+  virtio.VIRTIO_NET_F_MRG_RXBUF,
+  virtio.VIRTIO_F_NOTIFY_ON_EMPTY,
+  virtio.VIRTIO_RING_F_INDIRECT_DESC,
+  virtio.VIRTIO_RING_F_EVENT_IDX,
+  virtio.VIRTIO_F_VERSION_1,
+);
+
+/** What a driver may ack, given what VHOST_GET_FEATURES answered. */
+export function carried(offered: bigint): bigint {
+  return (offered & ~WITHHELD) | BY_TAP | BY_DEVICE;
+}
+
+/** The argument of VHOST_SET_FEATURES, logging aside. Fails with VHOST_ERR_FEATURES when a bit cannot be carried. */
+export function vhostFeatures(acked: bigint, offered: bigint): bigint {
+  // A driver may ack ANY_LAYOUT, which asks nothing of the kernel and must not reach it as its namesake.
+  const unknown = acked & ~carried(offered) & ~bits(VHOST_NET_F_VIRTIO_NET_HDR);
+  if (unknown !== 0n) {
+    throw new VhostError(
+      'VHOST_ERR_FEATURES',
+      `feature bits 0x${unknown.toString(16)} are not offered by the kernel data path`,
+      {
+        hint: 'negotiate within offeredFeatures of the backend',
+      },
+    );
+  }
+  return acked & offered & ~WITHHELD;
+}
+
+/** Bytes of header before every frame, as vhost_net_set_features (drivers/vhost/net.c) has it. */
+export function headerSize(features: bigint): 10 | 12 {
+  return (features & bits(virtio.VIRTIO_NET_F_MRG_RXBUF, virtio.VIRTIO_F_VERSION_1)) === 0n ? 10 : 12;
+}
+
+/** TUN_F_ bits for what the guest takes: the tap hands over whole what the driver has acked, nothing else. */
+export function tapOffload(features: bigint): number {
+  const acked = (number: number, offload: number): number => ((features & bits(number)) === 0n ? 0 : offload);
+  return (
+    acked(virtio.VIRTIO_NET_F_GUEST_CSUM, TUN_F_CSUM) |
+    acked(virtio.VIRTIO_NET_F_GUEST_TSO4, TUN_F_TSO4) |
+    acked(virtio.VIRTIO_NET_F_GUEST_TSO6, TUN_F_TSO6) |
+    acked(virtio.VIRTIO_NET_F_GUEST_ECN, TUN_F_TSO_ECN) |
+    acked(virtio.VIRTIO_NET_F_GUEST_UFO, TUN_F_UFO) |
+    acked(virtio.VIRTIO_NET_F_GUEST_USO4, TUN_F_USO4) |
+    acked(virtio.VIRTIO_NET_F_GUEST_USO6, TUN_F_USO6)
+  );
+}
+
+/**
+ * Sets header size and offloads of a tap for the features a driver acked. These requests take a lock that other tools can hold for
+ * long: call it before a switchover, not during one. Answers the TUN_F_ bits that the kernel took.
+ */
+export async function prepareTap(tap: Tap, features: bigint): Promise<number> {
+  await tap.setVnetHdrSize(headerSize(features));
+  return tap.setBestOffload(tapOffload(features));
+}
+
+/**
+ * Refuses a tap whose header differs from the device's: frames to the guest would vanish without any error, while those from it still
+ * arrive. Fails with VHOST_ERR_HEADER_SIZE.
+ */
+export function requireHeader(tap: Tap, features: bigint): void {
+  const wanted = headerSize(features);
+  const found = (tap.flags & IFF_VNET_HDR) === 0 ? 0 : tap.vnetHdrSize;
+  if (found !== wanted) {
+    throw new VhostError(
+      'VHOST_ERR_HEADER_SIZE',
+      `tap ${tap.name} has headers of ${found} bytes, the acked features need ${wanted}`,
+      {
+        hint:
+          found === 0
+            ? 'open the tap with IFF_VNET_HDR'
+            : 'call prepareTap(tap, features), or start with prepareTaps: true',
+      },
+    );
+  }
+}

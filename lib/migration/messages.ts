@@ -1,0 +1,61 @@
+/** Payloads of the migration's control frames, as plain data. Integers above 2^53 travel as hexadecimal strings. */
+import type { DeviceState } from '../device/device-state';
+
+/** One region of guest memory. Bytes. */
+export interface RegionMessage {
+  gpa: number;
+  size: number;
+}
+
+/** What the source runs, for the destination to compare with what it can run. */
+export interface SetupMessage {
+  regions: RegionMessage[];
+  /** Bits the driver acked, hexadecimal. */
+  features: string;
+  /** Virtqueues of the device. */
+  queues: number;
+  /** Size of every queue. */
+  queueSizes: number[];
+  mac: string;
+  mtu: number;
+  kernel: string;
+}
+
+/** One thing the two sides do not have in common. */
+export interface Difference {
+  what: string;
+  source: string;
+  destination: string;
+  /** `fatal` ends the migration before the first page. */
+  severity: 'fatal' | 'degraded' | 'fine';
+}
+
+export interface SetupAckMessage {
+  differences: Difference[];
+}
+
+export interface RoundEndMessage {
+  round: number;
+  pages: number;
+  /** The source has stopped: no page comes after this round. */
+  final: boolean;
+}
+
+export interface StateMessage {
+  device: DeviceState;
+  /** Opaque to the device: where the guest's own state begins, and whatever else its owner needs to go on. */
+  guest: Record<string, unknown>;
+}
+
+/** What the source's stop found, and what the destination's start took. Milliseconds. */
+export interface RunningMessage {
+  startMs: number;
+}
+
+/** One hash of 64 bits per page and region follows in the frame's payload. */
+export interface AuditResult {
+  total: number;
+  differing: number;
+  /** GPAs of the first few differing pages. */
+  pages: number[];
+}

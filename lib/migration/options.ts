@@ -1,0 +1,80 @@
+/** What a migration is given and what it tells: shared by both sides. */
+import type { StoppedRing } from '../backend/backend';
+import type { DirtySource } from '../memory/dirty-log';
+import type { FaultPlan } from '../trace/fault-plan';
+import type { AuditResult, Difference } from './messages';
+
+/** Whoever writes to guest memory beside the device: a guest program here, processors in a virtual machine. */
+export interface MigratableGuest {
+  /** After this resolves the guest executes nothing and writes nothing. */
+  pause(): Promise<void>;
+  resume(): void;
+  /** From now on every page the guest writes is found in its dirty source. */
+  startDirtyLog(): void;
+  stopDirtyLog(): void;
+  readonly dirtySource: DirtySource;
+  /** What the destination needs beside guest memory to go on. */
+  save(): Record<string, unknown>;
+}
+
+/** One pass over dirty pages. */
+export interface Round {
+  round: number;
+  pages: number;
+  zeroPages: number;
+  bytes: number;
+  ms: number;
+  /** Pages that were dirty again when the round had been sent. */
+  dirtyAfter: number;
+  /** Newly dirty pages found before this round, by who wrote them. */
+  dirtyBy: Record<string, number>;
+}
+
+export type MigrationPhase = 'setup' | 'precopy' | 'switchover' | 'ready' | 'commit' | 'running' | 'done';
+
+export type MigrationEvent =
+  | { kind: 'phase'; phase: MigrationPhase }
+  | { kind: 'round'; round: Round }
+  | { kind: 'progress'; round: number; pages: number; bytes: number };
+
+export interface MigrationOptions {
+  /** The source stops the guest when what is left fits this, by the bandwidth it measured. Milliseconds, default 300. */
+  downtimeLimitMs?: number;
+  /** Rounds after which the source stops the guest whatever is left. Default 30. */
+  maxRounds?: number;
+  /** Longest wait for the peer at any one step. Milliseconds, default 30,000. */
+  timeoutMs?: number;
+  /** Ends the migration; before GO the source runs on as before. */
+  signal?: AbortSignal;
+  onEvent?: (event: MigrationEvent) => void;
+  /** Compare both sides' memory page by page after the switchover. Default true. */
+  audit?: boolean;
+  /** Steps named `migration:final-sync` and `migration:last-page` can be left out, to show that the audit would find it. */
+  faults?: FaultPlan;
+}
+
+/** Parts of the downtime. Milliseconds. */
+export interface DowntimeParts {
+  stop: number;
+  sync: number;
+  lastPages: number;
+  state: number;
+  start: number;
+}
+
+export interface MigrationResult {
+  rounds: Round[];
+  totalMs: number;
+  /** From the guest's pause to RUNNING arriving at the source: never less than the time the guest stood still. */
+  downtimeMs: number;
+  downtimeParts: DowntimeParts;
+  bytes: number;
+  vrings: StoppedRing[];
+  differences: Difference[];
+  audit: AuditResult | null;
+}
+
+/** Milliseconds between two readings of `performance.now()`, to the microsecond. */
+export function elapsed(from: number, to = performance.now()): number {
+  return Math.round((to - from) * 1000) / 1000;
+}

@@ -1,0 +1,277 @@
+/**
+ * The side that gives the guest away.
+ *
+ *     setup, rounds of dirty pages, then: guest paused, backend stopped, last sync, last pages, state, [READY] GO [RUNNING]
+ *
+ * Before GO every failure and every cancel leaves the guest running here with logging off. From GO on this side never runs the guest
+ * again by itself; when RUNNING does not come, the error says that the state is uncertain.
+ */
+import { release } from 'node:os';
+import type { Duplex } from 'node:stream';
+import { VhostError } from '../errors';
+import type { VirtioNetDevice } from '../device/virtio-net-device';
+import { type DirtySource, DirtyUnion } from '../memory/dirty-log';
+import { dataRanges } from '../memory/data-ranges';
+import { PAGE_SIZE } from '../memory/address';
+import { PageBitmap } from '../memory/page-bitmap';
+import { hashPages } from '../observe/page-audit';
+import { abortedError, Channel } from './channel';
+import { FrameType } from './frame';
+import type { AuditResult, RoundEndMessage, RunningMessage, SetupAckMessage, SetupMessage, StateMessage } from './messages';
+import { compareHashes } from './audit';
+import { elapsed, type MigratableGuest, type MigrationOptions, type MigrationPhase, type MigrationResult, type Round } from './options';
+import { PageSender } from './pages';
+import { Convergence } from './convergence';
+
+export interface MigrationSourceParts {
+  device: VirtioNetDevice;
+  guest: MigratableGuest;
+}
+
+export class MigrationSource {
+  readonly #device: VirtioNetDevice;
+  readonly #guest: MigratableGuest;
+  readonly #options: MigrationOptions;
+  #used = false;
+
+  constructor(parts: MigrationSourceParts, options: MigrationOptions = {}) {
+    this.#device = parts.device;
+    this.#guest = parts.guest;
+    this.#options = options;
+  }
+
+  /**
+   * Migrates over a connected stream and resolves when the destination runs. Rejects with the guest running here as before, unless
+   * the error's code is VHOST_ERR_UNCERTAIN.
+   */
+  async migrate(stream: Duplex): Promise<MigrationResult> {
+    if (this.#used) throw new VhostError('VHOST_ERR_STATE', 'a MigrationSource migrates once: make another');
+    this.#used = true;
+    const channel = new Channel(stream, this.#channelOptions());
+    const run = new SourceRun(this.#device, this.#guest, channel, this.#options);
+    try {
+      return await run.migrate();
+    } finally {
+      channel.close();
+    }
+  }
+
+  #channelOptions(): { timeoutMs?: number; signal?: AbortSignal } {
+    const { timeoutMs, signal } = this.#options;
+    return { ...(timeoutMs === undefined ? {} : { timeoutMs }), ...(signal === undefined ? {} : { signal }) };
+  }
+}
+
+/** One migration as it happens. */
+class SourceRun {
+  readonly #started = performance.now();
+  readonly #rounds: Round[] = [];
+  readonly #convergence: Convergence;
+  readonly #sender: PageSender;
+  #bitmap: PageBitmap;
+  #dirtyBy: Record<string, number> = {};
+  #logging = false;
+  #paused = false;
+  #committed = false;
+
+  constructor(
+    readonly device: VirtioNetDevice,
+    readonly guest: MigratableGuest,
+    readonly channel: Channel,
+    readonly options: MigrationOptions,
+  ) {
+    this.#convergence = new Convergence(options.downtimeLimitMs ?? 300, options.maxRounds ?? 30);
+    this.#sender = new PageSender(device.memory, channel);
+    this.#bitmap = new PageBitmap(device.memory.end / PAGE_SIZE);
+  }
+
+  async migrate(): Promise<MigrationResult> {
+    try {
+      const differences = await this.#setup();
+      const union = await this.#startLogging();
+      await this.#precopy(union);
+      const result = await this.#switchover(union);
+      return { ...result, differences };
+    } catch (error) {
+      if (this.#committed) throw uncertain(error);
+      await this.#resumeHere(error);
+      throw error;
+    }
+  }
+
+  async #setup(): Promise<MigrationResult['differences']> {
+    this.#phase('setup');
+    const { memory, queues } = this.device;
+    await this.channel.greet();
+    const setup: SetupMessage = {
+      regions: memory.regions.map((region) => ({ gpa: region.gpa, size: region.size })),
+      features: `0x${this.device.features.toString(16)}`,
+      queues: queues.length,
+      queueSizes: queues.map((queue) => queue.size),
+      mac: this.device.mac,
+      mtu: this.device.mtu,
+      kernel: release(),
+    };
+    await this.channel.sendJson(FrameType.SETUP, setup);
+    const { differences } = await this.channel.receiveJson<SetupAckMessage>(FrameType.SETUP_ACK);
+    const fatal = differences.filter((difference) => difference.severity === 'fatal');
+    if (fatal.length > 0) {
+      const list = fatal.map(({ what, source, destination }) => `${what}: ${source} here, ${destination} there`);
+      throw new VhostError('VHOST_ERR_INCOMPATIBLE', `the destination cannot run this device: ${list.join('; ')}`);
+    }
+    return differences;
+  }
+
+  /** Both logs on before the first page is read: whatever is written from here on is found by a later round. */
+  async #startLogging(): Promise<DirtyUnion> {
+    this.guest.startDirtyLog();
+    this.#logging = true;
+    const vhost: DirtySource = await this.device.startDirtyLog();
+    return new DirtyUnion([vhost, this.guest.dirtySource]);
+  }
+
+  async #precopy(union: DirtyUnion): Promise<void> {
+    this.#phase('precopy');
+    for (const { page, pages } of dataRanges(this.device.memory)) {
+      for (let at = page; at < page + pages; at++) this.#bitmap.set(at);
+    }
+    for (let round = 0; ; round++) {
+      const sent = await this.#sendRound(round, false);
+      this.#take(union);
+      const dirtyAfter = this.#bitmap.count();
+      sent.dirtyAfter = dirtyAfter;
+      this.options.onEvent?.({ kind: 'round', round: { ...sent } });
+      this.#throwIfAborted('pre-copy');
+      if (this.#convergence.done(sent, dirtyAfter)) return;
+    }
+  }
+
+  /** Every bit is cleared before its page is read, so a page written meanwhile is marked again and sent in a later round. */
+  #take(union: DirtyUnion): void {
+    this.#dirtyBy = Object.fromEntries(union.takeInto(this.#bitmap));
+  }
+
+  async #sendRound(round: number, final: boolean): Promise<Round> {
+    const sending = this.#bitmap;
+    this.#bitmap = new PageBitmap(sending.pages);
+    const started = performance.now();
+    const sent = await this.#sender.send(sending, round);
+    const end: RoundEndMessage = { round, pages: sent.pages, final };
+    await this.channel.sendJson(FrameType.ROUND_END, end);
+    // The last pages are acknowledged by READY: one round trip less while the guest stands still.
+    if (!final) await this.channel.receiveJson<RoundEndMessage>(FrameType.ROUND_ACK);
+    const result: Round = { round, ...sent, ms: elapsed(started), dirtyAfter: 0, dirtyBy: this.#dirtyBy };
+    this.#rounds.push(result);
+    return result;
+  }
+
+  async #switchover(union: DirtyUnion): Promise<Omit<MigrationResult, 'differences'>> {
+    this.#phase('switchover');
+    const { faults } = this.options;
+    const paused = performance.now();
+    this.#paused = true;
+    await this.guest.pause();
+    await this.device.stop();
+    const stopped = performance.now();
+    // Only now is the log complete: the kernel publishes used entries before it marks the page of the data.
+    if (faults?.next('migration:final-sync') == null) this.#take(union);
+    const synced = performance.now();
+    if (faults?.next('migration:last-page') != null) {
+      const [first] = this.#bitmap.ranges();
+      if (first !== undefined) this.#bitmap.clear(first.page);
+    }
+    const last = await this.#sendRound(this.#rounds.length, true);
+    this.options.onEvent?.({ kind: 'round', round: { ...last } });
+    const lastPages = performance.now();
+    const state: StateMessage = { device: this.device.save(), guest: this.guest.save() };
+    await this.channel.sendJson(FrameType.STATE, state);
+    await this.channel.receive([FrameType.READY]);
+    this.#phase('ready');
+    this.#throwIfAborted('waiting for GO');
+    const ready = performance.now();
+    this.#committed = true;
+    this.channel.commit();
+    this.#phase('commit');
+    await this.channel.send(FrameType.GO, Buffer.alloc(0));
+    await this.channel.receiveJson<RunningMessage>(FrameType.RUNNING);
+    const running = performance.now();
+    this.#phase('running');
+    const downtimeParts = {
+      stop: elapsed(paused, stopped),
+      sync: elapsed(stopped, synced),
+      lastPages: elapsed(synced, lastPages),
+      state: elapsed(lastPages, ready),
+      start: elapsed(ready, running),
+    };
+    const vrings = [...this.device.backend.stoppedRings];
+    const audit = await this.#finish();
+    this.#phase('done');
+    return {
+      rounds: this.#rounds,
+      totalMs: elapsed(this.#started, running),
+      downtimeMs: elapsed(paused, running),
+      downtimeParts,
+      bytes: this.channel.bytesSent,
+      vrings,
+      audit,
+    };
+  }
+
+  /** After RUNNING: this side's memory stands as it was at the stop, so it can still be compared with what the destination began with. */
+  async #finish(): Promise<AuditResult | null> {
+    await this.#stopLogging();
+    if (this.options.audit === false) {
+      await this.channel.sendJson(FrameType.END, { audit: null });
+      return null;
+    }
+    const mine = await hashPages(this.device.memory);
+    const frame = await this.channel.receive([FrameType.AUDIT]);
+    const audit = compareHashes(this.device.memory, mine, frame);
+    await this.channel.sendJson(FrameType.END, { audit });
+    return audit;
+  }
+
+  /** A failure before GO: the guest goes on here, with logging off, whatever else fails on the way. */
+  async #resumeHere(error: unknown): Promise<void> {
+    const reason = error instanceof Error ? error.message : String(error);
+    const aborted = error instanceof VhostError && error.code === 'VHOST_ERR_ABORTED';
+    const told = this.channel.sendLast(aborted ? FrameType.CANCEL : FrameType.ERROR, reason);
+    try {
+      if (this.#paused) {
+        if (!this.device.running) await this.device.start();
+        this.guest.resume();
+        this.#paused = false;
+      }
+      await this.#stopLogging();
+    } catch (cause) {
+      const why = cause instanceof Error ? cause.message : String(cause);
+      throw new VhostError('VHOST_ERR_MIGRATION', `${reason}; and the source could not go on: ${why}`, { cause });
+    } finally {
+      await told;
+    }
+  }
+
+  async #stopLogging(): Promise<void> {
+    if (!this.#logging) return;
+    this.#logging = false;
+    this.guest.stopDirtyLog();
+    await this.device.stopDirtyLog();
+  }
+
+  #throwIfAborted(doing: string): void {
+    const signal = this.options.signal;
+    if (signal?.aborted === true) throw abortedError(doing, signal.reason);
+  }
+
+  #phase(phase: MigrationPhase): void {
+    this.options.onEvent?.({ kind: 'phase', phase });
+  }
+}
+
+function uncertain(cause: unknown): VhostError {
+  const why = cause instanceof Error ? cause.message : String(cause);
+  return new VhostError('VHOST_ERR_UNCERTAIN', `GO was sent, but the destination did not say RUNNING: ${why}`, {
+    cause,
+    hint: 'look whether the destination runs the guest; only if it certainly does not, start the device here',
+  });
+}

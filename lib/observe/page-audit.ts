@@ -1,0 +1,91 @@
+/** The page audit: a hash of every page of guest memory, and where two memories differ. */
+import { check, closedError, invalidArgument, VhostError } from '../errors';
+import { PAGE_SIZE } from '../memory/address';
+import type { GuestMemory } from '../memory/guest-memory';
+import { native } from '../native';
+
+const BYTES_PER_PAGE = 8;
+/** Differing pages that a comparison names. */
+const NAMED = 1000;
+
+/**
+ * One 64-bit hash a page, region after region; holes count as zero pages and are not allocated. Not cryptographic. What is written
+ * meanwhile may be in it or not.
+ */
+export async function hashPages(memory: GuestMemory): Promise<BigUint64Array> {
+  const { regions } = memory;
+  const hashes = new BigUint64Array(memory.pages);
+  let first = 0;
+  for (const region of regions) {
+    const part = hashes.subarray(first, first + region.size / PAGE_SIZE);
+    const result = await native().pageHashes(region.fd, 0, region.size, part);
+    if (result < 0 && memory.closed) throw closedError('GuestMemory');
+    check(result, 'pread');
+    first += part.length;
+  }
+  return hashes;
+}
+
+/** Hashes as bytes: u64 little-endian each. */
+export function encodeHashes(hashes: BigUint64Array): Uint8Array {
+  const bytes = new Uint8Array(hashes.length * BYTES_PER_PAGE);
+  const view = new DataView(bytes.buffer);
+  for (let at = 0; at < hashes.length; at++) view.setBigUint64(at * BYTES_PER_PAGE, hashes[at]!, true);
+  return bytes;
+}
+
+/** The reverse, for memory of `pages` pages. Throws VHOST_ERR_PROTOCOL for any other number. */
+export function decodeHashes(bytes: Uint8Array, pages: number): BigUint64Array {
+  if (bytes.byteLength !== pages * BYTES_PER_PAGE) {
+    throw new VhostError(
+      'VHOST_ERR_PROTOCOL',
+      `page hashes of ${bytes.byteLength} bytes, ${pages * BYTES_PER_PAGE} for ${pages} pages`,
+    );
+  }
+  const hashes = new BigUint64Array(pages);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let at = 0; at < pages; at++) hashes[at] = view.getBigUint64(at * BYTES_PER_PAGE, true);
+  return hashes;
+}
+
+export interface PageComparison {
+  total: number;
+  differing: number;
+  /** GPAs of the first 1000 of them. */
+  pages: number[];
+}
+
+/** Compares hashes of two memories with the layout of `memory`. */
+export function comparePages(memory: GuestMemory, one: BigUint64Array, other: BigUint64Array): PageComparison {
+  const total = memory.pages;
+  for (const { length } of [one, other]) {
+    if (length !== total) throw invalidArgument(`hashes of ${length} pages for memory of ${total}`);
+  }
+  const [left, right] = [one, other].map((hashes) => new Uint32Array(hashes.buffer, hashes.byteOffset, total * 2));
+  const pages: number[] = [];
+  let differing = 0;
+  let half = 0;
+  for (const region of memory.regions) {
+    for (let at = region.gpa as number; at < region.end; at += PAGE_SIZE, half += 2) {
+      if (left![half] === right![half] && left![half + 1] === right![half + 1]) continue;
+      differing++;
+      if (pages.length < NAMED) pages.push(at);
+    }
+  }
+  return { total, differing, pages };
+}
+
+/** A stretch of guest memory and what lies there. Bytes. */
+export interface NamedRange {
+  name: string;
+  gpa: number;
+  length: number;
+}
+
+/** What lies in the page at GPA `page`: the names of the ranges that touch it. */
+export function explainPage(page: number, ranges: readonly NamedRange[]): string {
+  const names = ranges
+    .filter(({ gpa, length }) => length > 0 && gpa < page + PAGE_SIZE && gpa + length > page)
+    .map(({ name }) => name);
+  return `page 0x${page.toString(16)}: ${names.length === 0 ? 'nothing known' : names.join(', ')}`;
+}
