@@ -42,7 +42,9 @@ for (const part of parts) {
 
 process.stdout.write('\nwhat ran where:\n');
 for (const { part, where, passed, failed, skipped, seconds } of results) {
-  process.stdout.write(`  ${part.padEnd(8)} ${String(passed).padStart(5)} passed ${String(failed).padStart(3)} failed `);
+  process.stdout.write(
+    `  ${part.padEnd(8)} ${String(passed).padStart(5)} passed ${String(failed).padStart(3)} failed `,
+  );
   process.stdout.write(`${String(skipped.length).padStart(3)} skipped  ${where}, ${seconds} s\n`);
   for (const name of skipped) process.stdout.write(`           skipped: ${name}\n`);
 }
@@ -64,7 +66,12 @@ function counted(_name, [file, ...args]) {
   process.stdout.write(stdout);
   const counts = /(\d+) passed, (\d+) failed\s*$/.exec(stdout);
   if (status !== 0 || counts === null) {
-    return { where: HERE, passed: Number(counts?.[1] ?? 0), failed: Math.max(1, Number(counts?.[2] ?? 1)), skipped: [] };
+    return {
+      where: HERE,
+      passed: Number(counts?.[1] ?? 0),
+      failed: Math.max(1, Number(counts?.[2] ?? 1)),
+      skipped: [],
+    };
   }
   return { where: HERE, passed: Number(counts[1]), failed: Number(counts[2]), skipped: [] };
 }
@@ -81,9 +88,7 @@ function suite(name, folders, { needsVhost = false } = {}) {
   const filter = patterns.length > 0 ? patterns : existing.map((folder) => `${folder}/`);
   const line = [process.execPath, '--expose-gc', '--enable-source-maps', ...jestArgs, ...filter];
   if (needsVhost) process.stdout.write(`tests that need /dev/vhost-net run ${where}\n`);
-  const run = inVm
-    ? ['bin/vhost-net', 'vm', '--out', out, '--timeout', '2400', '--', ...line]
-    : line;
+  const run = inVm ? ['bin/vhost-net', 'vm', '--out', out, '--timeout', '2400', '--', ...line] : line;
   mkdirSync(out, { recursive: true });
   const [file, ...args] = run;
   // The summary that jest prints goes to standard error; standard output carries the report once more.
@@ -98,9 +103,14 @@ function suite(name, folders, { needsVhost = false } = {}) {
     rmSync(out, { recursive: true, force: true });
   }
   const tests = json.testResults.flatMap((file) => file.assertionResults);
-  const skipped = tests.filter((test) => test.status === 'pending' || test.status === 'todo').map((test) => test.fullName);
+  const skipped = tests
+    .filter((test) => test.status === 'pending' || test.status === 'todo')
+    .map((test) => test.fullName);
   // A file that could not be loaded counts as one failure; so does a run that found nothing to run.
-  const broken = json.testResults.filter((file) => file.status === 'failed' && file.assertionResults.length === 0).length;
-  const failures = json.numFailedTests + broken + (json.numTotalTests === 0 && broken === 0 && patterns.length === 0 ? 1 : 0);
+  const broken = json.testResults.filter(
+    (file) => file.status === 'failed' && file.assertionResults.length === 0,
+  ).length;
+  const failures =
+    json.numFailedTests + broken + (json.numTotalTests === 0 && broken === 0 && patterns.length === 0 ? 1 : 0);
   return { where, passed: json.numPassedTests, failed: Math.max(failures, status === 0 ? 0 : 1), skipped };
 }

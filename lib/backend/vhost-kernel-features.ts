@@ -10,11 +10,12 @@ import {
   TUN_F_USO6,
 } from '../constants/if-tun';
 import { VHOST_F_LOG_ALL, VHOST_NET_F_VIRTIO_NET_HDR } from '../constants/vhost';
-import * as virtio from '../constants/virtio-net';
+import * as config from '../constants/virtio-config';
+import * as net from '../constants/virtio-net';
+import * as ring from '../constants/virtio-ring';
 import { VhostError } from '../errors';
 import type { Tap } from '../host/tap';
-
-const bits = (...numbers: number[]): bigint => numbers.reduce((sum, number) => sum | (1n << BigInt(number)), 0n);
+import { bits, hasBit } from '../net/features';
 
 /** VHOST_F_LOG_ALL as a mask. */
 export const LOG_ALL = bits(VHOST_F_LOG_ALL);
@@ -26,48 +27,48 @@ export const LOG_ALL = bits(VHOST_F_LOG_ALL);
 const WITHHELD = bits(
   VHOST_F_LOG_ALL,
   VHOST_NET_F_VIRTIO_NET_HDR,
-  virtio.VIRTIO_F_ACCESS_PLATFORM,
-  virtio.VIRTIO_F_IN_ORDER,
+  config.VIRTIO_F_ACCESS_PLATFORM,
+  config.VIRTIO_F_IN_ORDER,
 );
 
 /** Header formats and offloads that tap and frame carry without vhost's knowing. */
 const BY_TAP = bits(
-  virtio.VIRTIO_NET_F_CSUM,
-  virtio.VIRTIO_NET_F_GUEST_CSUM,
-  virtio.VIRTIO_NET_F_GUEST_TSO4,
-  virtio.VIRTIO_NET_F_GUEST_TSO6,
-  virtio.VIRTIO_NET_F_GUEST_ECN,
-  virtio.VIRTIO_NET_F_GUEST_UFO,
-  virtio.VIRTIO_NET_F_HOST_TSO4,
-  virtio.VIRTIO_NET_F_HOST_TSO6,
-  virtio.VIRTIO_NET_F_HOST_ECN,
-  virtio.VIRTIO_NET_F_HOST_UFO,
-  virtio.VIRTIO_NET_F_GUEST_USO4,
-  virtio.VIRTIO_NET_F_GUEST_USO6,
-  virtio.VIRTIO_NET_F_HOST_USO,
+  net.VIRTIO_NET_F_CSUM,
+  net.VIRTIO_NET_F_GUEST_CSUM,
+  net.VIRTIO_NET_F_GUEST_TSO4,
+  net.VIRTIO_NET_F_GUEST_TSO6,
+  net.VIRTIO_NET_F_GUEST_ECN,
+  net.VIRTIO_NET_F_GUEST_UFO,
+  net.VIRTIO_NET_F_HOST_TSO4,
+  net.VIRTIO_NET_F_HOST_TSO6,
+  net.VIRTIO_NET_F_HOST_ECN,
+  net.VIRTIO_NET_F_HOST_UFO,
+  net.VIRTIO_NET_F_GUEST_USO4,
+  net.VIRTIO_NET_F_GUEST_USO6,
+  net.VIRTIO_NET_F_HOST_USO,
 );
 
 /** Served by the device itself, whatever the data path. */
 const BY_DEVICE = bits(
-  virtio.VIRTIO_NET_F_MTU,
-  virtio.VIRTIO_NET_F_MAC,
-  virtio.VIRTIO_NET_F_STATUS,
-  virtio.VIRTIO_NET_F_CTRL_VQ,
-  virtio.VIRTIO_NET_F_CTRL_RX,
-  virtio.VIRTIO_NET_F_CTRL_VLAN,
-  virtio.VIRTIO_NET_F_CTRL_RX_EXTRA,
-  virtio.VIRTIO_NET_F_GUEST_ANNOUNCE,
-  virtio.VIRTIO_NET_F_MQ,
-  virtio.VIRTIO_NET_F_CTRL_MAC_ADDR,
+  net.VIRTIO_NET_F_MTU,
+  net.VIRTIO_NET_F_MAC,
+  net.VIRTIO_NET_F_STATUS,
+  net.VIRTIO_NET_F_CTRL_VQ,
+  net.VIRTIO_NET_F_CTRL_RX,
+  net.VIRTIO_NET_F_CTRL_VLAN,
+  net.VIRTIO_NET_F_CTRL_RX_EXTRA,
+  net.VIRTIO_NET_F_GUEST_ANNOUNCE,
+  net.VIRTIO_NET_F_MQ,
+  net.VIRTIO_NET_F_CTRL_MAC_ADDR,
 );
 
 /** Bits every vhost-net offers, for before the device was asked. */
 export const EVERY_VHOST_NET = bits(
-  virtio.VIRTIO_NET_F_MRG_RXBUF,
-  virtio.VIRTIO_F_NOTIFY_ON_EMPTY,
-  virtio.VIRTIO_RING_F_INDIRECT_DESC,
-  virtio.VIRTIO_RING_F_EVENT_IDX,
-  virtio.VIRTIO_F_VERSION_1,
+  net.VIRTIO_NET_F_MRG_RXBUF,
+  config.VIRTIO_F_NOTIFY_ON_EMPTY,
+  ring.VIRTIO_RING_F_INDIRECT_DESC,
+  ring.VIRTIO_RING_F_EVENT_IDX,
+  config.VIRTIO_F_VERSION_1,
 );
 
 /** What a driver may ack, given what VHOST_GET_FEATURES answered. */
@@ -93,20 +94,20 @@ export function vhostFeatures(acked: bigint, offered: bigint): bigint {
 
 /** Bytes of header before every frame, as vhost_net_set_features (drivers/vhost/net.c) has it. */
 export function headerSize(features: bigint): 10 | 12 {
-  return (features & bits(virtio.VIRTIO_NET_F_MRG_RXBUF, virtio.VIRTIO_F_VERSION_1)) === 0n ? 10 : 12;
+  return (features & bits(net.VIRTIO_NET_F_MRG_RXBUF, config.VIRTIO_F_VERSION_1)) === 0n ? 10 : 12;
 }
 
 /** TUN_F_ bits for what the guest takes: the tap hands over whole what the driver has acked, nothing else. */
 export function tapOffload(features: bigint): number {
-  const acked = (number: number, offload: number): number => ((features & bits(number)) === 0n ? 0 : offload);
+  const acked = (number: number, offload: number): number => (hasBit(features, number) ? offload : 0);
   return (
-    acked(virtio.VIRTIO_NET_F_GUEST_CSUM, TUN_F_CSUM) |
-    acked(virtio.VIRTIO_NET_F_GUEST_TSO4, TUN_F_TSO4) |
-    acked(virtio.VIRTIO_NET_F_GUEST_TSO6, TUN_F_TSO6) |
-    acked(virtio.VIRTIO_NET_F_GUEST_ECN, TUN_F_TSO_ECN) |
-    acked(virtio.VIRTIO_NET_F_GUEST_UFO, TUN_F_UFO) |
-    acked(virtio.VIRTIO_NET_F_GUEST_USO4, TUN_F_USO4) |
-    acked(virtio.VIRTIO_NET_F_GUEST_USO6, TUN_F_USO6)
+    acked(net.VIRTIO_NET_F_GUEST_CSUM, TUN_F_CSUM) |
+    acked(net.VIRTIO_NET_F_GUEST_TSO4, TUN_F_TSO4) |
+    acked(net.VIRTIO_NET_F_GUEST_TSO6, TUN_F_TSO6) |
+    acked(net.VIRTIO_NET_F_GUEST_ECN, TUN_F_TSO_ECN) |
+    acked(net.VIRTIO_NET_F_GUEST_UFO, TUN_F_UFO) |
+    acked(net.VIRTIO_NET_F_GUEST_USO4, TUN_F_USO4) |
+    acked(net.VIRTIO_NET_F_GUEST_USO6, TUN_F_USO6)
   );
 }
 

@@ -1,12 +1,13 @@
 /** One queue pair on the kernel data path: one vhost descriptor, one tap queue, the rings 2n (receive) and 2n + 1 (transmit). */
 import { VHOST_NET_BATCH, VHOST_NET_VQ_RX, VHOST_NET_VQ_TX, VHOST_VRING_F_LOG } from '../constants/vhost';
-import { VIRTIO_RING_F_EVENT_IDX } from '../constants/virtio-net';
+import { VIRTIO_RING_F_EVENT_IDX } from '../constants/virtio-ring';
 import { VhostError } from '../errors';
 import { EventFd, type EventFdWatch } from '../host/event-fd';
 import type { Tap } from '../host/tap';
 import type { VhostNet, VringAddresses } from '../host/vhost-net';
 import type { DirtyLog } from '../memory/dirty-log';
 import type { GuestMemory } from '../memory/guest-memory';
+import { hasBit } from '../net/features';
 import { emit, type Trace } from '../trace/trace';
 import type { QueueState } from '../virtqueue/queue-state';
 import type { BackendDevice, RingFault, StoppedRing } from './backend';
@@ -24,7 +25,7 @@ export function vringAddresses(
   features: bigint,
   logged: boolean,
 ): VringAddresses {
-  const event = (features & (1n << BigInt(VIRTIO_RING_F_EVENT_IDX))) === 0n ? 0 : 2;
+  const event = hasBit(features, VIRTIO_RING_F_EVENT_IDX) ? 2 : 0;
   return {
     flags: logged ? VHOST_VRING_F_LOG : 0,
     desc: memory.hvaOf(queue.descTable, 16 * queue.size),

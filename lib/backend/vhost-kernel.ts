@@ -124,7 +124,7 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
       for (const [index, tap] of taps.entries()) {
         const vhost = await VhostNet.open({ path, fd: vhostFds?.[index], trace: this.#trace, faults });
         pairs.push(new VhostPair(index, tap, vhost, this.#trace));
-        await vhost.setOwner();
+        await this.#own(vhost);
         offered &= await vhost.getFeatures();
       }
     } catch (error) {
@@ -135,6 +135,16 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
     }
     this.#pairs = pairs;
     this.#offered = offered;
+  }
+
+  /** A descriptor that was handed in may be owned already, which is good if by this process: the next ioctl tells. */
+  async #own(vhost: VhostNet): Promise<void> {
+    try {
+      await vhost.setOwner();
+    } catch (error) {
+      const owned = error instanceof VhostError && error.code === 'EBUSY';
+      if (!owned || this.#options.vhostFds === undefined) throw error;
+    }
   }
 
   start(device: BackendDevice): Promise<void> {
@@ -264,12 +274,10 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
     return this.#oneAfterTheOther(async () => {
       this.#throwIfClosed();
       if (log?.closed === true) throw new VhostError('VHOST_ERR_CLOSED', 'DirtyLog is closed');
+      if (log === this.#log) return;
       const device = this.#device;
       if (device !== null) {
-        const logs = log ?? this.#log;
-        if (logs !== null) {
-          await allOrNothing('dirty logging', VhostPair.logSteps(this.#pairs, device, this.#features, this.#log, log));
-        }
+        await allOrNothing('dirty logging', VhostPair.logSteps(this.#pairs, device, this.#features, this.#log, log));
       } else if (log === null) {
         for (const { vhost } of this.#pairs) if (vhost.log !== null) await vhost.setLogBase(null);
       }

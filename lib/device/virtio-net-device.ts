@@ -3,8 +3,9 @@
  * outlive any backend (queue states, eventfds, the dirty log), so that stopping one and starting another is all a change of data path or
  * of process takes.
  */
-import { VhostError } from '../errors';
+
 import type { Backend, BackendDevice, QueueNotifiers } from '../backend/backend';
+import { VhostError } from '../errors';
 import { EventFd } from '../host/event-fd';
 import type { DirtySource } from '../memory/dirty-log';
 import type { GuestMemory } from '../memory/guest-memory';
@@ -107,7 +108,8 @@ export class VirtioNetDevice implements BackendDevice {
   }
 
   save(): DeviceState {
-    if (this.backend.running) throw new VhostError('VHOST_ERR_STATE', 'the state of a running device is not final: stop it first');
+    if (this.backend.running)
+      throw new VhostError('VHOST_ERR_STATE', 'the state of a running device is not final: stop it first');
     return {
       version: DEVICE_STATE_VERSION,
       mandatory: ['features', 'queues'],

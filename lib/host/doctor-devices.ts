@@ -124,7 +124,8 @@ export function moduleFindings(): Finding[] {
   const built = builtIn();
   return ['vhost', 'vhost_net', 'tun'].map((name) => {
     const loaded = existsSync(`/sys/module/${name}`);
-    const fixed = built.includes(`/${name}.ko`);
+    // Not every kernel lists what is built in, but its devices show.
+    const fixed = built.includes(`/${name}.ko`) || existsSync(`/sys/class/misc/${name === 'vhost' ? 'vhost-net' : name.replace('_', '-')}`);
     const value = loaded ? 'loaded' : fixed ? 'built in' : 'not loaded';
     return finding(
       'optional',
@@ -147,9 +148,9 @@ export function parameterFindings(): Finding[] {
   return PARAMETERS.map(([module, parameter, meaning]) => {
     try {
       const value = readFileSync(`/sys/module/${module}/parameters/${parameter}`, 'utf8').trim();
-      return finding('optional', `${module}.${parameter}`, true, value, meaning);
+      return finding('optional', `${module}.${parameter}`, true, `${value} (${meaning})`);
     } catch {
-      return finding('optional', `${module}.${parameter}`, false, 'not known here', meaning);
+      return finding('optional', `${module}.${parameter}`, false, `not known here (${meaning})`);
     }
   });
 }

@@ -140,7 +140,7 @@ export class GuestMemory {
   /** The region that holds all of [gpa, gpa + length). Throws VHOST_ERR_MEMORY_TABLE when there is none. */
   regionOf(gpa: number, length: number): GuestRegion {
     this.#throwIfClosed();
-    if (!Number.isSafeInteger(length) || length < 0) throw invalidArgument(`length ${length}`);
+    checkLength(length);
     for (const region of this.#regions) if (region.contains(gpa, length)) return region;
     throw new VhostError(
       'VHOST_ERR_MEMORY_TABLE',
@@ -159,7 +159,9 @@ export class GuestMemory {
     const pieces = this.#pieces(gpa, length);
     const bytes = new Uint8Array(length);
     for (const { region, at, offset, count } of pieces) {
-      check(native().fdPread(region.fd, bytes.subarray(offset, offset + count), at), 'pread');
+      const got = check(native().fdPread(region.fd, bytes.subarray(offset, offset + count), at), 'pread');
+      if (got !== count)
+        throw new VhostError('VHOST_ERR_MEMORY_TABLE', `the memfd of ${region.size} bytes was cut short`);
     }
     return bytes;
   }
@@ -172,6 +174,7 @@ export class GuestMemory {
   }
 
   #pieces(gpa: number, length: number): Piece[] {
+    checkLength(length);
     const pieces: Piece[] = [];
     let offset = 0;
     do {
@@ -319,6 +322,10 @@ export class GuestMemory {
 
 function ascending(regions: readonly GuestRegion[]): GuestRegion[] {
   return [...regions].sort((a, b) => a.gpa - b.gpa);
+}
+
+function checkLength(length: number): void {
+  if (!Number.isSafeInteger(length) || length < 0) throw invalidArgument(`length ${length}`);
 }
 
 function checkRegions(specs: readonly RegionSpec[]): void {

@@ -22,7 +22,9 @@ export interface AdoptedRegionSpec extends RegionSpec {
   fd: number;
 }
 
-const hex = (address: unknown): string => (typeof address === 'number' ? `0x${address.toString(16)}` : String(address));
+function hex(address: number): string {
+  return address < 0 ? `-${hex(-address)}` : `0x${address.toString(16)}`;
+}
 
 function refuse(message: string, hint?: string): never {
   throw new VhostError('VHOST_ERR_MEMORY_TABLE', message, hint === undefined ? {} : { hint });
@@ -138,7 +140,7 @@ export class GuestRegion {
   }
 
   contains(at: number, length: number): boolean {
-    return at >= this.gpa && length >= 0 && at + length <= this.end;
+    return Number.isSafeInteger(at) && at >= this.gpa && length >= 0 && at + length <= this.end;
   }
 
   /** Views are detached; the memory goes when nobody refers to it any more. Idempotent. */

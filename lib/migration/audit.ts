@@ -10,8 +10,8 @@ import type { GuestMemory } from '../memory/guest-memory';
 import type { PageBitmap } from '../memory/page-bitmap';
 import { native } from '../native';
 import { comparePages } from '../observe/page-audit';
-import { FRAME_HEADER_SIZE } from './frame';
 import type { Frame } from './channel';
+import { FRAME_HEADER_SIZE } from './frame';
 import type { AuditResult } from './messages';
 
 /** Hashes of the pages a destination received; pages that never came hash as zero pages. */
@@ -35,7 +35,9 @@ export class ReceivedHashes {
 
   /** Hashes pages as they now lie in guest memory; `written` says which of them can hold anything but zeros. */
   update(page: number, pages: number, written: PageBitmap): void {
-    const index = this.#memory.regions.findIndex((region) => page * PAGE_SIZE >= region.gpa && page * PAGE_SIZE < region.end);
+    const index = this.#memory.regions.findIndex(
+      (region) => page * PAGE_SIZE >= region.gpa && page * PAGE_SIZE < region.end,
+    );
     const region = this.#memory.regions[index]!;
     const first = this.#firstPage[index]! + (page - region.gpa / PAGE_SIZE);
     for (let at = 0; at < pages; at++) {

@@ -140,7 +140,8 @@ export class Channel {
     const offset = this.bytesReceived;
     const rawHeader = await this.#read(FRAME_HEADER_SIZE, what, timeoutMs);
     const header: FrameHeader = decodeFrameHeader(rawHeader, offset, this.#receiveSequence);
-    const payload = header.length === 0 ? Buffer.alloc(0) : await this.#read(header.length, frameName(header.type), timeoutMs);
+    const payload =
+      header.length === 0 ? Buffer.alloc(0) : await this.#read(header.length, frameName(header.type), timeoutMs);
     verifyFrame(rawHeader, header, payload, this.#seed, offset);
     this.#receiveSequence++;
     if (!types.includes(header.type)) {

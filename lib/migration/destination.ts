@@ -7,15 +7,23 @@
  * the connection.
  */
 import type { Duplex } from 'node:stream';
-import { ProtocolError, VhostError } from '../errors';
 import type { VirtioNetDevice } from '../device/virtio-net-device';
+import { ProtocolError, VhostError } from '../errors';
 import { PAGE_SIZE } from '../memory/address';
 import type { GuestMemory } from '../memory/guest-memory';
 import { PageBitmap } from '../memory/page-bitmap';
 import { ReceivedHashes } from './audit';
 import { Channel, type Frame } from './channel';
 import { FRAME_HEADER_SIZE, FrameType } from './frame';
-import type { AuditResult, Difference, RoundEndMessage, RunningMessage, SetupAckMessage, SetupMessage, StateMessage } from './messages';
+import type {
+  AuditResult,
+  Difference,
+  RoundEndMessage,
+  RunningMessage,
+  SetupAckMessage,
+  SetupMessage,
+  StateMessage,
+} from './messages';
 import { elapsed, type MigrationOptions, type MigrationPhase } from './options';
 import { applyPages } from './pages';
 import { validateSetup } from './setup';
@@ -118,7 +126,10 @@ class DestinationRun<Guest extends { resume(): void }> {
     await this.channel.sendJson(FrameType.SETUP_ACK, ack);
     const fatal = differences.filter((difference) => difference.severity === 'fatal');
     if (fatal.length > 0) {
-      throw new VhostError('VHOST_ERR_INCOMPATIBLE', `refused: ${fatal.map(({ what }) => what).join(', ')} cannot be run here`);
+      throw new VhostError(
+        'VHOST_ERR_INCOMPATIBLE',
+        `refused: ${fatal.map(({ what }) => what).join(', ')} cannot be run here`,
+      );
     }
     return setup;
   }
@@ -131,8 +142,11 @@ class DestinationRun<Guest extends { resume(): void }> {
     for (;;) {
       const frame = await this.channel.receive([FrameType.PAGES, FrameType.ROUND_END]);
       if (frame.type === FrameType.PAGES) {
-        const { pages, round } = applyPages(memory, frame, written, (page, count) => hashes?.update(page, count, written));
-        if (round !== this.#rounds) throw new ProtocolError(`PAGES of round ${round}`, frame.offset, `round ${this.#rounds}`);
+        const { pages, round } = applyPages(memory, frame, written, (page, count) =>
+          hashes?.update(page, count, written),
+        );
+        if (round !== this.#rounds)
+          throw new ProtocolError(`PAGES of round ${round}`, frame.offset, `round ${this.#rounds}`);
         inRound += pages;
         this.#pages += pages;
         continue;

@@ -6,12 +6,12 @@
  * A page that was never written is a hole of the source's memfd and not sent at all; a page of zero bytes is a run of kind ZERO.
  */
 import { ProtocolError } from '../errors';
-import type { GuestMemory, GuestRegion } from '../memory/guest-memory';
 import { PAGE_SIZE } from '../memory/address';
+import type { GuestMemory, GuestRegion } from '../memory/guest-memory';
 import type { PageBitmap } from '../memory/page-bitmap';
 import { native } from '../native';
-import { FRAME_HEADER_SIZE, FrameType } from './frame';
 import type { Channel, Frame } from './channel';
+import { FRAME_HEADER_SIZE, FrameType } from './frame';
 
 const KIND_ZERO = 0;
 const KIND_DATA = 1;
@@ -81,7 +81,8 @@ export class PageSender {
     if (kind === KIND_DATA) this.#staged += PAGE_SIZE;
     else this.#zeroPages++;
     const last = this.#runs[this.#runs.length - 1];
-    if (last !== undefined && last.kind === kind && last.page + last.pages === page && last.pages < MAX_RUN) last.pages++;
+    if (last !== undefined && last.kind === kind && last.page + last.pages === page && last.pages < MAX_RUN)
+      last.pages++;
     else this.#runs.push({ page, pages: 1, kind });
   }
 
@@ -121,7 +122,8 @@ export function applyPages(
 ): PagesReceived {
   const payload = frame.payload;
   const at = frame.offset + FRAME_HEADER_SIZE;
-  if (payload.byteLength < TABLE_HEADER) throw new ProtocolError(`PAGES of ${payload.byteLength} bytes`, at, 'at least 8');
+  if (payload.byteLength < TABLE_HEADER)
+    throw new ProtocolError(`PAGES of ${payload.byteLength} bytes`, at, 'at least 8');
   const round = payload.readUInt32LE(0);
   const runs = payload.readUInt32LE(4);
   const table = TABLE_HEADER + runs * RUN_SIZE;
@@ -134,12 +136,17 @@ export function applyPages(
     const page = payload.readUInt32LE(run);
     const pages = payload.readUInt16LE(run + 4);
     const kind = payload.readUInt16LE(run + 6);
-    if (kind !== KIND_ZERO && kind !== KIND_DATA) throw new ProtocolError(`run of kind ${kind}`, at + run + 6, '0 or 1');
+    if (kind !== KIND_ZERO && kind !== KIND_DATA)
+      throw new ProtocolError(`run of kind ${kind}`, at + run + 6, '0 or 1');
     const inside = memory.regions.some(
       (region) => page * PAGE_SIZE >= region.gpa && (page + pages) * PAGE_SIZE <= region.end,
     );
     if (pages === 0 || !inside) {
-      throw new ProtocolError(`run of ${pages} pages from page 0x${page.toString(16)}`, at + run, 'pages of one memory region');
+      throw new ProtocolError(
+        `run of ${pages} pages from page 0x${page.toString(16)}`,
+        at + run,
+        'pages of one memory region',
+      );
     }
     if (kind === KIND_DATA) dataBytes += pages * PAGE_SIZE;
   }

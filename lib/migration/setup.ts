@@ -14,7 +14,8 @@ export function validateSetup(value: unknown, offset: number): SetupMessage {
   if (typeof value !== 'object' || value === null) refuse('no object', 'an object');
   const setup = value as Record<string, unknown>;
   const size = (field: unknown, name: string): number => {
-    if (typeof field !== 'number' || !Number.isSafeInteger(field) || field < 0) refuse(`${name} is ${field}`, 'a safe integer');
+    if (typeof field !== 'number' || !Number.isSafeInteger(field) || field < 0)
+      refuse(`${name} is ${field}`, 'a safe integer');
     return field as number;
   };
   if (!Array.isArray(setup.regions) || setup.regions.length === 0 || setup.regions.length > MAX_REGIONS) {

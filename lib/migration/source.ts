@@ -8,20 +8,34 @@
  */
 import { release } from 'node:os';
 import type { Duplex } from 'node:stream';
-import { VhostError } from '../errors';
 import type { VirtioNetDevice } from '../device/virtio-net-device';
-import { type DirtySource, DirtyUnion } from '../memory/dirty-log';
-import { dataRanges } from '../memory/data-ranges';
+import { VhostError } from '../errors';
 import { PAGE_SIZE } from '../memory/address';
+import { dataRanges } from '../memory/data-ranges';
+import { type DirtySource, DirtyUnion } from '../memory/dirty-log';
 import { PageBitmap } from '../memory/page-bitmap';
 import { hashPages } from '../observe/page-audit';
-import { abortedError, Channel } from './channel';
-import { FrameType } from './frame';
-import type { AuditResult, RoundEndMessage, RunningMessage, SetupAckMessage, SetupMessage, StateMessage } from './messages';
 import { compareHashes } from './audit';
-import { elapsed, type MigratableGuest, type MigrationOptions, type MigrationPhase, type MigrationResult, type Round } from './options';
-import { PageSender } from './pages';
+import { abortedError, Channel } from './channel';
 import { Convergence } from './convergence';
+import { FrameType } from './frame';
+import type {
+  AuditResult,
+  RoundEndMessage,
+  RunningMessage,
+  SetupAckMessage,
+  SetupMessage,
+  StateMessage,
+} from './messages';
+import {
+  elapsed,
+  type MigratableGuest,
+  type MigrationOptions,
+  type MigrationPhase,
+  type MigrationResult,
+  type Round,
+} from './options';
+import { PageSender } from './pages';
 
 export interface MigrationSourceParts {
   device: VirtioNetDevice;

@@ -13,14 +13,18 @@ export class WriteWitness {
   readonly #stopListening: () => void;
   /** The userfaultfd of each region: it is watched as long as that is open. */
   readonly #watched = new Map<GuestRegion, FdHandle>();
-  /** Taken from the kernel and not yet handed over. */
-  readonly #taken: PageBitmap;
+  /** Taken from the kernel and not handed over, because a later region failed. */
+  readonly #pending = new PageBitmap(0);
   #closed = false;
 
   private constructor(memory: GuestMemory) {
     this.#memory = memory;
-    this.#taken = new PageBitmap(memory.end / PAGE_SIZE);
-    for (const region of memory.regions) this.#watch(region);
+    try {
+      for (const region of memory.regions) this.#watch(region);
+    } catch (error) {
+      this.#closeAll();
+      throw error;
+    }
     this.#stopListening = memory.onChange(async (change) => this.#memoryChanged(change));
   }
 
@@ -52,16 +56,10 @@ export class WriteWitness {
   }
 
   #watch(region: GuestRegion): void {
-    const started = native().writeWitnessStart(region.mapping);
-    if (typeof started === 'number') {
-      this.#closeAll();
-      check(started, 'userfaultfd');
-    } else {
-      this.#watched.set(region, started);
-    }
+    this.#watched.set(region, check<FdHandle>(native().writeWitnessStart(region.mapping), 'userfaultfd'));
   }
 
-  /** Whoever is told of a region before the devices are may be told of it again when one of those fails. */
+  /** A region is watched before this process may use it, so no write to it is missed. */
   #memoryChanged({ kind, region }: MemoryChange): void {
     const userfault = this.#watched.get(region);
     if (kind === 'add' && userfault === undefined) this.#watch(region);
@@ -78,15 +76,18 @@ export class WriteWitness {
   /** Moves the pages that devices wrote since the last call into `bitmap`. Answers how many were not there before. */
   async takeInto(bitmap: PageBitmap): Promise<number> {
     if (this.#closed) throw closedError('WriteWitness');
-    this.#taken.grow(this.#memory.end / PAGE_SIZE);
-    for (const region of [...this.#watched.keys()]) {
-      const result = await native().writeWitnessTake(region.mapping, this.#taken.words, region.gpa / PAGE_SIZE);
-      // Gone in the meantime: there is nothing left to witness.
-      if (result < 0 && !this.#watched.has(region)) continue;
-      check(result, 'PAGEMAP_SCAN');
+    const taken = new PageBitmap(this.#memory.end / PAGE_SIZE);
+    try {
+      for (const region of [...this.#watched.keys()]) {
+        const result = await native().writeWitnessTake(region.mapping, taken.words, region.gpa / PAGE_SIZE);
+        // A region that went in the meantime has nothing left to witness.
+        if (result >= 0 || this.#watched.has(region)) check(result, 'PAGEMAP_SCAN');
+      }
+    } finally {
+      this.#pending.or(taken);
     }
-    const fresh = bitmap.or(this.#taken);
-    this.#taken.reset();
+    const fresh = bitmap.or(this.#pending);
+    this.#pending.reset();
     return fresh;
   }
 

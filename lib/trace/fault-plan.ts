@@ -87,8 +87,9 @@ export class FaultPlan {
   }
 
   /** Forgets all rules; the counts of calls stay. */
-  clear(): void {
+  clear(): this {
     this.#rules.length = 0;
+    return this;
   }
 
   /** Calls seen so far, struck or not. */

@@ -84,7 +84,8 @@ export class SplitChain {
     const region = this.#regionAt(gpa);
     // Tables need no alignment, so words are put together from bytes, each read once.
     const start = gpa - region.gpa;
-    if (start + bytes > region.u8.length) throw broken(`indirect table at 0x${gpa.toString(16)} leaves its memory region`);
+    if (start + bytes > region.u8.length)
+      throw broken(`indirect table at 0x${gpa.toString(16)} leaves its memory region`);
     const u8 = region.u8;
     let at = 0;
     for (let steps = 0; ; steps++) {

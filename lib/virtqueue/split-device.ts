@@ -160,6 +160,27 @@ export class SplitDevice {
     return Atomics.load(this.#avail, IDX) !== nextAvail;
   }
 
+  /**
+   * Asks the driver to kick when it adds to what is available now: for a device that wants more than it was given, and left what there is
+   * untaken. Answers whether more was added meanwhile.
+   */
+  enableKicksForMore(): boolean {
+    const seen = Atomics.load(this.#avail, IDX);
+    if (this.eventIdx) {
+      Atomics.store(this.#used, this.#availEvent, seen);
+      if (this.#log.enabled) this.#log.mark(this.#usedAt + 2 * this.#availEvent, 2);
+    } else {
+      this.#setNoNotify(0);
+    }
+    return Atomics.load(this.#avail, IDX) !== seen;
+  }
+
+  /** Breaks the ring for a rule that only the kind of device knows, and answers the error to throw. */
+  fail(what: string): VhostError {
+    this.#error ??= broken(what);
+    return this.#error;
+  }
+
   /** Asks the driver not to kick. With EVENT_IDX the event index left behind does that by itself, but for one kick in 65,536 chains. */
   disableKicks(): void {
     if (!this.eventIdx) this.#setNoNotify(VRING_USED_F_NO_NOTIFY);

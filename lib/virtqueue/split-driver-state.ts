@@ -22,8 +22,9 @@
  *
  * Every method of the driver leaves it consistent, so a guest that stands between two calls can be copied.
  */
-import { invalidArgument, VhostError } from '../errors';
+
 import { VRING_DESC_SIZE } from '../constants/virtio-ring';
+import { invalidArgument, VhostError } from '../errors';
 import { availRingBytes, descTableBytes, isQueueSize, requireQueueSize, usedRingBytes } from './layout';
 import { HIGH_WORD, highWord, lowWord, type RingMemory, u16At, u32At } from './ring-memory';
 
@@ -105,7 +106,10 @@ export function formatDriverState(memory: RingMemory, at: number, options: Split
 }
 
 /** Reads back what `formatDriverState` was given. Throws VHOST_ERR_RING when there is no such state. */
-export function readDriverState(memory: RingMemory, at: number): Required<Omit<SplitDriverOptions, 'indirect'>> & {
+export function readDriverState(
+  memory: RingMemory,
+  at: number,
+): Required<Omit<SplitDriverOptions, 'indirect'>> & {
   indirect: { tables: number; entries: number } | null;
 } {
   const words = u32At(memory, at, DRIVER_STATE_HEADER / 4);

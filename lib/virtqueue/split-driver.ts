@@ -167,7 +167,8 @@ export class SplitDriver {
 
   /** Buffers the device reads come before those it writes (section 2.7.4.2). */
   chainAdd(addressLow: number, addressHigh: number, length: number, writable: boolean): void {
-    if (this.#chainHead < 0 || this.#chainLeft === 0) throw new VhostError('VHOST_ERR_STATE', 'no chain wants a buffer');
+    if (this.#chainHead < 0 || this.#chainLeft === 0)
+      throw new VhostError('VHOST_ERR_STATE', 'no chain wants a buffer');
     if (this.#chainWritable && !writable) throw invalidArgument('a readable buffer behind a writable one');
     this.#chainWritable = writable;
     const at = this.#chainAt;
@@ -183,7 +184,8 @@ export class SplitDriver {
 
   chainEnd(): void {
     const head = this.#chainHead;
-    if (head < 0 || this.#chainLeft > 0) throw new VhostError('VHOST_ERR_STATE', `the chain wants ${this.#chainLeft} more buffers`);
+    if (head < 0 || this.#chainLeft > 0)
+      throw new VhostError('VHOST_ERR_STATE', `the chain wants ${this.#chainLeft} more buffers`);
     this.#chainHead = -1;
     let taken = this.#chainCount;
     let firstFree = this.#chainAt;
@@ -345,6 +347,17 @@ export class SplitDriver {
       usedRing: gpa(this.#usedAt),
       nextAvail: Atomics.load(this.#used, IDX),
     };
+  }
+
+  /** What of this queue lies where in guest memory. */
+  ranges(name: string): { name: string; gpa: number; length: number }[] {
+    return [
+      { name: `${name} descriptor table`, gpa: this.#descAt, length: descTableBytes(this.size) },
+      { name: `${name} available ring`, gpa: this.#availAt, length: availRingBytes(this.size, this.eventIdx) },
+      { name: `${name} used ring`, gpa: this.#usedAt, length: usedRingBytes(this.size, this.eventIdx) },
+      { name: `${name} driver state`, gpa: this.#stateAt, length: driverStateBytes(this.size) },
+      { name: `${name} indirect tables`, gpa: this.#tablesAt, length: this.#tables?.byteLength ?? 0 },
+    ];
   }
 
   #describe(table: Uint32Array, word: number, low: number, high: number, length: number, flagsAndNext: number): void {

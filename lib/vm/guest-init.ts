@@ -23,6 +23,7 @@ export const APPLETS = [
   'ln',
   'mkdir',
   'mkfifo',
+  'mknod',
   'mount',
   'poweroff',
   'sh',
@@ -50,10 +51,7 @@ fail() { say "error $*"; sleep 10; poweroff -f; }
 read -r up rest </proc/uptime
 say "booted $up"
 
-kvm=
-grep -qw svm /proc/cpuinfo && kvm=kvm-amd
-grep -qw vmx /proc/cpuinfo && kvm=kvm-intel
-( load command; [ -n "$kvm" ] && load $kvm ) &
+load command &
 mount -t virtiofs -o ro root /host || fail 'cannot mount the file system of the host'
 mount -t tmpfs -o mode=755 tmpfs /over
 mkdir /over/upper /over/work
@@ -105,6 +103,15 @@ mount -t tracefs tracefs /sys/kernel/tracing
 mount -t mqueue mqueue /dev/mqueue
 if [ "$JOB_HUGEPAGES" != 0 ]; then mkdir -p /dev/hugepages && mount -t hugetlbfs hugetlbfs /dev/hugepages; fi
 if mkdir -p "/lib/modules/$JOB_RELEASE"; then mount --bind "$JOB_MODULE_TREE" "/lib/modules/$JOB_RELEASE"; fi
+# KVM takes a second to load under emulation, so it is left to the first open of /dev/kvm (misc_open() asks for the module).
+kvm=
+grep -qw svm /proc/cpuinfo && kvm=kvm-amd
+grep -qw vmx /proc/cpuinfo && kvm=kvm-intel
+if [ -n "$kvm" ] && [ ! -e /dev/kvm ]; then
+  mkdir -p /run/modprobe.d
+  printf 'alias char-major-10-232 kvm\\nsoftdep kvm post: %s\\n' $kvm >/run/modprobe.d/vhost-net-vm.conf
+  mknod -m 600 /dev/kvm c 10 232
+fi
 if [ -n "$JOB_OUT" ]; then
   mkdir -p "$JOB_OUT" && mount -t virtiofs out "$JOB_OUT" || fail "cannot mount the output folder $JOB_OUT"
 fi

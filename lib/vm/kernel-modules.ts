@@ -20,9 +20,6 @@ export const COMMAND_MODULES = [
   'pktgen',
 ] as const;
 
-/** At most one of these is loaded, by the processor's flags. */
-export const KVM_MODULES = ['kvm-amd', 'kvm-intel'] as const;
-
 export interface KernelModule {
   /** File name without suffix, underscores for dashes, as the kernel compares names. */
   readonly name: string;

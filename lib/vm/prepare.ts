@@ -7,14 +7,7 @@ import { VmError } from './errors';
 import { APPLETS, STAGE_1, STAGE_2 } from './guest-init';
 import { checkHost, ensureHostPackages } from './host-packages';
 import { ensureKernel, type Kernel, type KernelSeries } from './kernel';
-import {
-  COMMAND_MODULES,
-  findModules,
-  type KernelModule,
-  KVM_MODULES,
-  loadOrder,
-  MOUNT_MODULES,
-} from './kernel-modules';
+import { COMMAND_MODULES, findModules, type KernelModule, loadOrder, MOUNT_MODULES } from './kernel-modules';
 import { which } from './process';
 
 export interface PrepareOptions {
@@ -52,7 +45,7 @@ export async function ensureVmPrepared(options: PrepareOptions = {}): Promise<Pr
 
 function initrdKey(kernel: Kernel): string {
   const hash = createHash('sha256');
-  for (const part of [kernel.id, ...MOUNT_MODULES, ...COMMAND_MODULES, ...KVM_MODULES, ...APPLETS, STAGE_1, STAGE_2]) {
+  for (const part of [kernel.id, ...MOUNT_MODULES, ...COMMAND_MODULES, ...APPLETS, STAGE_1, STAGE_2]) {
     hash.update(`${part.length}:${part}`);
   }
   return hash.update(readFileSync(busyboxPath())).digest('hex').slice(0, 16);
@@ -65,12 +58,10 @@ async function buildInitrd(kernel: Kernel): Promise<Buffer> {
   const forMount = await loadOrder(found, MOUNT_MODULES, new Set());
   const loaded = new Set(forMount.map((module) => module.name));
   const forCommand = await loadOrder(found, COMMAND_MODULES, loaded);
-  for (const module of forCommand) loaded.add(module.name);
   const lists: [string, KernelModule[]][] = [
     ['mount', forMount],
     ['command', forCommand],
   ];
-  for (const name of KVM_MODULES) lists.push([name, await loadOrder(found, [name], loaded)]);
 
   const entries: CpioEntry[] = [
     { name: 'bin', mode: S_IFDIR | 0o755 },

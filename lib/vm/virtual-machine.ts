@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { appendFileSync, copyFileSync, rmSync } from 'node:fs';
-import { cpus as hostCpus, constants as osConstants } from 'node:os';
+import { appendFileSync, copyFileSync, readFileSync, rmSync } from 'node:fs';
+import { constants as osConstants } from 'node:os';
 import { join } from 'node:path';
 import { type GuestEvent, listen } from './control';
 import { Deferred } from './deferred';
@@ -304,7 +304,7 @@ function kernelCommandLine(options: CheckedOptions, accelerator: Accelerator): s
  * counter is the host's. CONFIG_HZ is 250 in both series.
  */
 function delayArgument(): string[] {
-  const mhz = hostCpus()[0]?.speed ?? 0;
+  const mhz = Number(/^cpu MHz\s*: ([\d.]+)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1] ?? 0);
   return mhz > 0 ? [`lpj=${Math.round((mhz * 1_000_000) / 250)}`] : [];
 }
 

@@ -16,7 +16,39 @@ std::shared_ptr<Mapping> NewMapping() {
   return mapping;
 }
 
+/// A reference to a mapping that, when it goes as the last, tells whether the descriptor `fd` was closed by then.
+std::shared_ptr<Mapping> Witness(int fd, bool* closed_before) {
+  auto mapping = NewMapping();
+  return std::shared_ptr<Mapping>(mapping.get(), [mapping, fd, closed_before](Mapping*) { *closed_before = fcntl(fd, F_GETFD) < 0; });
+}
+
+/// The fault that the order is there to prevent: members in this order die the other way round.
+struct UnmapsFirst {
+  UniqueFd fd;
+  std::shared_ptr<Mapping> mapping;
+};
+
 }  // namespace
+
+TEST(vhost_closes_before_it_unmaps) {
+  for (bool explicitly : {true, false}) {
+    bool closed_before = false;
+    {
+      VhostNet device{UniqueFd(eventfd(0, EFD_CLOEXEC))};
+      auto log = Witness(device.fd(), &closed_before);
+      CHECK_EQUAL(device.SetLogBase(log->address(), log), -ENOTTY);
+      log.reset();
+      if (explicitly) device.Close();
+    }
+    CHECK(closed_before);
+  }
+  bool closed_before = true;
+  {
+    UnmapsFirst wrong = {UniqueFd(eventfd(0, EFD_CLOEXEC)), nullptr};
+    wrong.mapping = Witness(wrong.fd.get(), &closed_before);
+  }
+  CHECK(!closed_before);
+}
 
 TEST(vhost_without_a_device_reports_the_kernel) {
   VhostNet device{UniqueFd(eventfd(0, EFD_CLOEXEC))};

@@ -15,7 +15,9 @@ export function silenceIpv6(): void {
   }
 }
 
-export function bringUp(netdev: string, direction: Direction): Sink {
+/** `queueLength` in frames; 0 leaves the kernel's. */
+export function bringUp(netdev: string, direction: Direction, queueLength: number): Sink {
+  if (queueLength > 0) execFileSync('ip', ['link', 'set', 'dev', netdev, 'txqueuelen', String(queueLength)]);
   execFileSync('ip', ['link', 'set', 'dev', netdev, 'up']);
   return direction === 'tx' && dropsAtTheDoor(netdev) ? 'drop' : 'nobody';
 }

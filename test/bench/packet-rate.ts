@@ -5,6 +5,7 @@
  */
 import { availableParallelism } from 'node:os';
 import type { Contender, Direction, Placement } from './contender';
+import { drainWindow } from './drain-window';
 import { C_PROGRAM, cProgram, type FloodOptions, OURS, ours } from './flooder';
 import { bringUp, type Sink } from './netdev';
 import { Pktgen } from './pktgen';
@@ -12,7 +13,8 @@ import { tunFlags } from './proc';
 import { comparison, roundLine, summary } from './report';
 import type { BenchResult, BenchSettings } from './settings';
 import { TESTPMD, testpmd } from './testpmd';
-import { measure, type Window } from './window';
+import { transmitWindow } from './transmit-window';
+import type { Window } from './window';
 
 /** As testpmd has it: its tap is multiqueue with one queue, and takes frames through NAPI. */
 const OPTIONS: FloodOptions = { ring: 256, batch: 32, frame: 64, buffer: 2048, napi: true, multiQueue: true };
@@ -20,42 +22,57 @@ const GOALS: readonly (readonly [peer: string, goal: number])[] = [
   [C_PROGRAM, 0.95],
   [TESTPMD, 1],
 ];
-/** Driver's and interface's counts may differ by what is under way and by when each was read. */
-const AGREEMENT = 0.05;
-const ATTEMPTS = 3;
+/** Frames queued for a receive window, by second of --seconds. */
+const FRAMES_PER_SECOND = 130_000;
+
+/** One window of a contender. */
+type Measure = (contender: Contender) => Promise<Window>;
 
 export async function packetRate(direction: Direction, settings: BenchSettings): Promise<BenchResult[]> {
-  const processors = availableParallelism();
-  const placement: Placement = { driverCpu: Math.min(1, processors - 1), workerCpu: 0 };
-  const load = direction === 'rx' ? new Pktgen(processors > 2 ? 2 : 0, OPTIONS.frame) : null;
+  const placement: Placement = { driverCpu: Math.min(1, availableParallelism() - 1), workerCpu: 0 };
   const contenders = [
     cProgram(settings.vhostFlood, direction, OPTIONS, placement),
     ours(direction, OPTIONS, placement),
     testpmd(direction, OPTIONS, placement),
   ];
   try {
-    const sink = await startAll(contenders, direction);
-    process.stdout.write(`${title(direction, sink)}\n`);
+    const frames = settings.seconds * FRAMES_PER_SECOND;
+    const sink = await startAll(contenders, direction, direction === 'rx' ? frames : 0);
+    process.stdout.write(`${title(direction, sink, frames)}\n`);
+    const take = direction === 'tx' ? transmitting(settings) : receiving(placement, frames);
+    if (direction === 'rx') for (const contender of contenders) await take(contender);
     const windows = new Map<string, Window[]>(contenders.map(({ name }) => [name, []]));
     for (let round = 1; round <= settings.pairs; round++) {
-      for (const contender of contenders) {
-        windows.get(contender.name)!.push(await agreed(contender, direction, load, settings));
-      }
+      for (const contender of contenders) windows.get(contender.name)!.push(await take(contender));
       process.stdout.write(`${roundLine(round, windows)}\n`);
     }
     process.stdout.write(summary(windows));
     return GOALS.map(([peer, goal]) => comparison(`${direction}-pps`, OURS, peer, windows, goal));
   } finally {
-    await load?.stop();
     for (const contender of contenders) await contender.end();
   }
 }
 
-async function startAll(contenders: readonly Contender[], direction: Direction): Promise<Sink> {
+function transmitting(settings: BenchSettings): Measure {
+  return (contender) => transmitWindow(contender, settings);
+}
+
+function receiving(placement: Placement, frames: number): Measure {
+  const load = new Pktgen(placement.workerCpu, OPTIONS.frame);
+  const sent = new Map<Contender, number>();
+  return (contender) => {
+    const expected = (sent.get(contender) ?? 0) + frames;
+    sent.set(contender, expected);
+    return drainWindow(contender, load, frames, expected);
+  };
+}
+
+/** Taps up and equal, everybody paused. `queueLength` is the frames a tap must hold, 0 for the kernel's default. */
+async function startAll(contenders: readonly Contender[], direction: Direction, queueLength: number): Promise<Sink> {
   const sinks = new Set<Sink>();
   for (const contender of contenders) {
     await contender.start();
-    sinks.add(bringUp(contender.netdev, direction));
+    sinks.add(bringUp(contender.netdev, direction, queueLength));
     await contender.begin();
     contender.pause();
   }
@@ -67,25 +84,8 @@ async function startAll(contenders: readonly Contender[], direction: Direction):
   return [...sinks][0]!;
 }
 
-/** A window in which the driver's count and the interface's disagree tells nothing and is taken again. */
-async function agreed(
-  contender: Contender,
-  direction: Direction,
-  load: Pktgen | null,
-  settings: BenchSettings,
-): Promise<Window> {
-  for (let attempt = 1; ; attempt++) {
-    const window = await measure(contender, direction, load, settings);
-    const apart = Math.abs(window.rate - window.checkRate) / Math.max(window.rate, window.checkRate, 1);
-    if (window.rate > 0 && apart <= AGREEMENT) return window;
-    const said = `${contender.name}: ${Math.round(window.rate)} frames/s measured, ${Math.round(window.checkRate)} by the other count`;
-    if (attempt === ATTEMPTS) throw new Error(said);
-    process.stdout.write(`  taken again: ${said}\n`);
-  }
-}
-
-function title(direction: Direction, sink: Sink): string {
-  const where =
-    direction === 'rx' ? 'from pktgen' : sink === 'drop' ? 'dropped at the tap by tc' : 'to a tap without protocols';
+function title(direction: Direction, sink: Sink, frames: number): string {
+  const sent = sink === 'drop' ? 'dropped at the tap by tc' : 'to a tap without protocols';
+  const where = direction === 'rx' ? `from a queue of ${frames} that pktgen filled` : sent;
   return `${direction}-pps: ${OPTIONS.frame}-byte frames ${where}, ring ${OPTIONS.ring}, batch ${OPTIONS.batch}, frames/s`;
 }

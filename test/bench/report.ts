@@ -6,26 +6,26 @@ import type { Window } from './window';
 type Windows = ReadonlyMap<string, readonly Window[]>;
 
 const whole = new Intl.NumberFormat('en-US', { maximumFractionDigits: 0 });
+const number = (value: number): string => (Number.isNaN(value) ? '-' : whole.format(value));
 const percent = (share: number): string => (Number.isNaN(share) ? '-' : `${(share * 100).toFixed(1)}%`);
 
 /** The rates of one round, every contender's newest window. */
 export function roundLine(round: number, windows: Windows): string {
-  const cells = [...windows].map(([name, taken]) => `${name} ${whole.format(taken.at(-1)!.rate)}`);
+  const cells = [...windows].map(([name, taken]) => `${name} ${number(taken.at(-1)!.rate)}`);
   return `  pair ${round}: ${cells.join(', ')}`;
 }
 
 /** Medians by contender: the rate, and who was the limit. */
 export function summary(windows: Windows): string {
   let text = `  ${'median'.padEnd(14)}${'frames/s'.padStart(12)}${'worker'.padStart(9)}${'driver'.padStart(9)}`;
-  text += `${'idle looks'.padStart(12)}${'kicks/s'.padStart(10)}${'excess/s'.padStart(11)}\n`;
+  text += `${'idle looks'.padStart(12)}${'kicks/s'.padStart(10)}\n`;
   for (const [name, taken] of windows) {
     const of = (pick: (window: Window) => number): number => median(taken.map(pick));
-    text += `  ${name.padEnd(14)}${whole.format(of(({ rate }) => rate)).padStart(12)}`;
+    text += `  ${name.padEnd(14)}${number(of(({ rate }) => rate)).padStart(12)}`;
     text += percent(of(({ worker }) => worker)).padStart(9);
     text += percent(of(({ driver }) => driver)).padStart(9);
     text += percent(of(({ idle }) => idle)).padStart(12);
-    text += whole.format(of(({ kicksPerSecond }) => kicksPerSecond)).padStart(10);
-    text += `${whole.format(of(({ excess }) => excess)).padStart(11)}\n`;
+    text += `${number(of(({ kicksPerSecond }) => kicksPerSecond)).padStart(10)}\n`;
   }
   return text;
 }

@@ -21,7 +21,8 @@ function command(direction: Direction, options: FloodOptions, placement: Placeme
   const vdev = `virtio_user0,path=/dev/vhost-net,queues=1,queue_size=${ring},iface=${NETDEV}`;
   const memory = hugePagesFree() * 2 >= MEBIBYTES ? [] : ['--no-huge'];
   return [
-    'dpdk-testpmd',
+    // Into a pipe it would keep its answers until 4 KiB are full.
+    ...['stdbuf', '--output=L', 'dpdk-testpmd'],
     ...['--lcores', `0@${cpu},1@${cpu}`, '--in-memory', ...memory, '-m', String(MEBIBYTES)],
     ...['--no-pci', '--no-telemetry', `--vdev=${vdev}`],
     '--',

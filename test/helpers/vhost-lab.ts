@@ -9,6 +9,7 @@ import { EventFd } from '../../lib/host/event-fd';
 import { Netns } from '../../lib/host/netns';
 import { Tap } from '../../lib/host/tap';
 import { GuestMemory } from '../../lib/memory/guest-memory';
+import type { FaultPlan } from '../../lib/trace/fault-plan';
 import type { QueueState } from '../../lib/virtqueue/queue-state';
 import { LabGuest } from './vhost-guest';
 import { LabPeer } from './vhost-peer';
@@ -29,6 +30,8 @@ export interface LabOptions {
   features?: bigint;
   deviceMapping?: 'same' | 'separate';
   backend?: Partial<VhostKernelOptions>;
+  /** Faults of the device's tap. */
+  tapFaults?: FaultPlan;
   /** Index at which both rings start. */
   start?: number;
   usedOffset?: number;
@@ -68,7 +71,7 @@ export class VhostLab implements BackendDevice {
     const netns = await Netns.create(Netns.uniqueName('lab'));
     try {
       await netns.addBridge('br0');
-      const tap = await Tap.open({ netns: netns.path, name: 'dev0' });
+      const tap = await Tap.open({ netns: netns.path, name: 'dev0', faults: options.tapFaults });
       await tap.setVnetHdrSize(HEADER);
       const peerTap = await Tap.open({ netns: netns.path, name: 'peer0', flags: IFF_TAP | IFF_NO_PI });
       await netns.attach('br0', 'dev0');

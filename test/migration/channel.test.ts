@@ -1,4 +1,4 @@
-import { duplexPair, PassThrough, type Duplex } from 'node:stream';
+import { type Duplex, duplexPair, PassThrough } from 'node:stream';
 import { Channel } from '../../lib/migration/channel';
 import { FRAME_HEADER_SIZE, FRAME_MAX_PAYLOAD, FrameType, frameName, STREAM_VERSION } from '../../lib/migration/frame';
 
@@ -29,7 +29,8 @@ function replay(bytes: Uint8Array): Duplex {
 async function readAll(bytes: Uint8Array, frames: number): Promise<void> {
   const channel = new Channel(replay(bytes), { timeoutMs: 2000 });
   await channel.answer();
-  for (let count = 0; count < frames; count++) await channel.receive([FrameType.SETUP, FrameType.PAGES, FrameType.ROUND_END]);
+  for (let count = 0; count < frames; count++)
+    await channel.receive([FrameType.SETUP, FrameType.PAGES, FrameType.ROUND_END]);
 }
 
 /** A recorded session: HELLO, SETUP, PAGES, ROUND_END. */
@@ -84,7 +85,9 @@ describe('migration channel', () => {
       const damaged = Buffer.from(bytes);
       damaged[bit >> 3]! ^= 1 << (bit & 7);
       // The identity in HELLO may be flipped into another valid one: then the next frame's checksum fails.
-      await expect(readAll(damaged, 3)).rejects.toEqual(expect.objectContaining({ code: expect.stringMatching(/PROTOCOL/) }));
+      await expect(readAll(damaged, 3)).rejects.toEqual(
+        expect.objectContaining({ code: expect.stringMatching(/PROTOCOL/) }),
+      );
     }
   });
 
@@ -94,7 +97,9 @@ describe('migration channel', () => {
     ['swapped', (frames: Buffer[]) => [frames[0]!, frames[2]!, frames[1]!, frames[3]!]],
   ])('a %s frame is refused by its number', async (_name, change) => {
     const { frames } = await recorded();
-    await expect(readAll(Buffer.concat(change(frames)), 3)).rejects.toThrow(/has number \d+ at offset \d+: expected number \d+/);
+    await expect(readAll(Buffer.concat(change(frames)), 3)).rejects.toThrow(
+      /has number \d+ at offset \d+: expected number \d+/,
+    );
   });
 
   test('a frame of another run is refused by its checksum', async () => {
@@ -106,7 +111,9 @@ describe('migration channel', () => {
 
   test('something else than a migration is refused at its first bytes', async () => {
     const request = Buffer.from('GET / HTTP/1.1\r\nHost: somebody\r\n\r\n');
-    await expect(readAll(request, 1)).rejects.toThrow(/begins with 0x20544547 at offset 0: expected a vhost-net migration stream/);
+    await expect(readAll(request, 1)).rejects.toThrow(
+      /begins with 0x20544547 at offset 0: expected a vhost-net migration stream/,
+    );
   });
 
   test('a length beyond the limit is refused before anything is allocated', async () => {
@@ -120,7 +127,12 @@ describe('migration channel', () => {
     const [near, far] = duplexPair();
     const source = new Channel(near, { timeoutMs: 2000 });
     const destination = new Channel(far, { timeoutMs: 2000 });
-    const hello = { version: STREAM_VERSION + 5, minVersion: STREAM_VERSION + 1, product: 'later', identity: '0'.repeat(32) };
+    const hello = {
+      version: STREAM_VERSION + 5,
+      minVersion: STREAM_VERSION + 1,
+      product: 'later',
+      identity: '0'.repeat(32),
+    };
     await source.sendJson(FrameType.HELLO, hello);
     await expect(destination.answer()).rejects.toThrow(/speaks versions 2 to 6.*expected one of 1 to 1/);
   });
@@ -128,11 +140,16 @@ describe('migration channel', () => {
   test('the wrong frame names what came and what was expected', async () => {
     const { source, destination } = await greeted();
     await source.send(FrameType.GO, Buffer.alloc(0));
-    await expect(destination.receive([FrameType.STATE])).rejects.toThrow(/GO \(frame 1\) at offset \d+: expected STATE/);
+    await expect(destination.receive([FrameType.STATE])).rejects.toThrow(
+      /GO \(frame 1\) at offset \d+: expected STATE/,
+    );
   });
 
   test('CANCEL and ERROR of the peer end whatever was awaited, with the reason', async () => {
-    for (const [type, code] of [[FrameType.CANCEL, 'VHOST_ERR_ABORTED'], [FrameType.ERROR, 'VHOST_ERR_MIGRATION']] as const) {
+    for (const [type, code] of [
+      [FrameType.CANCEL, 'VHOST_ERR_ABORTED'],
+      [FrameType.ERROR, 'VHOST_ERR_MIGRATION'],
+    ] as const) {
       const { source, destination } = await greeted();
       await source.sendLast(type, 'the disk is full');
       await expect(destination.receive([FrameType.GO])).rejects.toEqual(
@@ -144,7 +161,9 @@ describe('migration channel', () => {
   test('a silent peer is noticed within the bound', async () => {
     const [near] = duplexPair();
     const channel = new Channel(near, { timeoutMs: 50 });
-    await expect(channel.receive([FrameType.GO])).rejects.toEqual(expect.objectContaining({ code: 'VHOST_ERR_TIMEOUT' }));
+    await expect(channel.receive([FrameType.GO])).rejects.toEqual(
+      expect.objectContaining({ code: 'VHOST_ERR_TIMEOUT' }),
+    );
   });
 
   test('a peer that takes nothing is noticed within the bound', async () => {
@@ -176,7 +195,9 @@ describe('migration channel', () => {
     const waiting = channel.receive([FrameType.GO]);
     stream.destroy(new Error('reset by peer'));
     await expect(waiting).rejects.toThrow(/stream ends after 0 of 20 bytes|connection lost/);
-    await expect(channel.send(FrameType.GO, Buffer.alloc(0))).rejects.toThrow(/connection lost while sending GO: reset by peer/);
+    await expect(channel.send(FrameType.GO, Buffer.alloc(0))).rejects.toThrow(
+      /connection lost while sending GO: reset by peer/,
+    );
   });
 
   test('every frame type has a name', () => {

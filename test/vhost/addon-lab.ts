@@ -172,6 +172,7 @@ export class AddonDevice {
     return Math.max(0, native().eventFdDrain(this.error));
   }
 
+  /** Idempotent. */
   async close(): Promise<void> {
     ok(await native().vhostClose(this.vhost));
     await native().fdCloseAsync(this.tap);

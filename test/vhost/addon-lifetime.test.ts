@@ -1,7 +1,7 @@
 /** Who lets go of what, and when, on a real /dev/vhost-net: the device keeps whatever the kernel still has the address of. */
 import { join } from 'node:path';
 import { native } from '../../lib/native';
-import { inChild } from '../addon/support';
+import { inChild, until } from '../addon/support';
 import { AddonDevice, AddonGuest, AddonNetwork, MEMORY, ok, USED } from './addon-lab';
 
 const LOG_ALL = 1n << 26n;
@@ -11,20 +11,28 @@ const ENOTSOCK = -88;
 describe('a device under traffic', () => {
   let network: AddonNetwork;
   let guest: AddonGuest;
+  let device: AddonDevice;
   let before: number;
+  let idle: number;
   beforeAll(async () => {
     network = await AddonNetwork.create();
+    idle = native().mappingsLive();
   });
   afterAll(() => network.remove());
   beforeEach(() => {
     guest = new AddonGuest();
     before = native().mappingsLive();
   });
-  afterEach(() => guest.close());
+  afterEach(async () => {
+    await device.close();
+    guest.close();
+    // The finalizers of detached buffers run on a later turn of the loop.
+    await until(() => native().mappingsLive() === idle);
+  });
 
   test('goes on when the mapping of its memory is closed', async () => {
     const memory = guest.map();
-    const device = await AddonDevice.attach(network, memory);
+    device = await AddonDevice.attach(network, memory);
     guest.post(60);
     native().eventFdSignal(device.kick);
     network.send(20);
@@ -41,7 +49,7 @@ describe('a device under traffic', () => {
 
   test('lets the old memory go when table and ring have moved, not before', async () => {
     const first = guest.map();
-    const device = await AddonDevice.attach(network, first);
+    device = await AddonDevice.attach(network, first);
     guest.post(60);
     native().eventFdSignal(device.kick);
     network.send(10);
@@ -66,7 +74,7 @@ describe('a device under traffic', () => {
 
   test('keeps the log it writes to until another took its place', async () => {
     const memory = guest.map();
-    const device = await AddonDevice.attach(network, memory);
+    device = await AddonDevice.attach(network, memory);
     const logs = [0, 1].map(() => ok(native().mappingCreate(null, 0, 4096, 0, 3)));
     const [one, two] = logs;
     if (one === undefined || two === undefined) throw new Error('no logs');
@@ -100,7 +108,7 @@ describe('a device under traffic', () => {
 
   test('keeps both logs when SET_LOG_BASE fails, as one ring may have either', async () => {
     const memory = guest.map();
-    const device = await AddonDevice.attach(network, memory);
+    device = await AddonDevice.attach(network, memory);
     const logs = [0, 1].map(() => ok(native().mappingCreate(null, 0, 4096, 0, 3)));
     const [good, bad] = logs;
     if (good === undefined || bad === undefined) throw new Error('no logs');
@@ -116,7 +124,7 @@ describe('a device under traffic', () => {
 
   test('close waits for the calls before it', async () => {
     const memory = guest.map();
-    const device = await AddonDevice.attach(network, memory);
+    device = await AddonDevice.attach(network, memory);
     const calls = Array.from({ length: 100 }, (_, i) =>
       i % 2 === 0 ? native().vhostGetVringBase(device.vhost, 0) : native().vhostSetFeatures(device.vhost, VERSION_1),
     );
@@ -131,7 +139,7 @@ describe('a device under traffic', () => {
 
   test('descriptors may be closed as soon as the call is made', async () => {
     const memory = guest.map();
-    const device = await AddonDevice.attach(network, memory);
+    device = await AddonDevice.attach(network, memory);
     ok(await native().vhostNetSetBackend(device.vhost, 0, -1));
     const kick = ok(native().eventFdCreate(0, 0));
     const kept = ok(native().fdDup(kick));
@@ -159,8 +167,8 @@ describe('a device that nobody closes', () => {
     inChild(`
       const lab = require(${JSON.stringify(join(__dirname, 'addon-lab.js'))});
       const network = await lab.AddonNetwork.create();
-      const guest = new lab.AddonGuest();
       const attach = async () => {
+        const guest = new lab.AddonGuest();
         const device = await lab.AddonDevice.attach(network, guest.map());
         guest.post(lab.RING_SIZE);
         n.eventFdSignal(device.kick);
@@ -172,7 +180,7 @@ describe('a device that nobody closes', () => {
   test('is closed by the collector, device before memory', () => {
     const result = run(`
       const open = fds();
-      for (let round = 0; round < 10; round++) {
+      for (let round = 0; round < 5; round++) {
         const error = await (async () => await attach())();
         network.send(20);
         await collect();
@@ -183,7 +191,7 @@ describe('a device that nobody closes', () => {
       }
       console.log(n.mappingsLive(), fds() - open);
       await network.remove();`);
-    expect(result).toMatchObject({ status: 0, signal: null, stdout: '1 0' });
+    expect(result).toMatchObject({ status: 0, signal: null, stdout: '0 0' });
   });
 
   test('ends with its worker', () => {
@@ -200,7 +208,7 @@ describe('a device that nobody closes', () => {
           require(${JSON.stringify(join(__dirname, '../../lib/native.js'))}).native().pollStart(device.call, 1, () => {});
           parentPort.postMessage('attached');
         })();\`;
-      for (let round = 0; round < 5; round++) {
+      for (let round = 0; round < 3; round++) {
         const worker = new Worker(code, { eval: true, workerData: { name: network.name, path: network.path } });
         await new Promise((resolve, reject) => { worker.once('message', resolve); worker.once('error', reject); });
         network.send(20);
@@ -209,7 +217,7 @@ describe('a device that nobody closes', () => {
       }
       console.log(n.mappingsLive());
       await network.remove();`);
-    expect(result).toMatchObject({ status: 0, signal: null, stdout: '1' });
+    expect(result).toMatchObject({ status: 0, signal: null, stdout: '0' });
   });
 
   test('ends with its process', async () => {
@@ -223,12 +231,13 @@ describe('a device that nobody closes', () => {
     expect(network.interfaces()).toContain('br0');
   });
 
-  test('100 devices, closed in turn, leave nothing behind', () => {
+  test('20 devices, closed in turn, leave nothing behind', () => {
     const result = run(`
+      const guest = new lab.AddonGuest();
       await (await lab.AddonDevice.attach(network, guest.map())).close();
       await collect();
       const open = fds();
-      for (let round = 0; round < 100; round++) {
+      for (let round = 0; round < 20; round++) {
         const memory = guest.map();
         const device = await lab.AddonDevice.attach(network, memory);
         n.mappingClose(memory);

@@ -1,0 +1,162 @@
+/** One queue pair on the emulated data path: wakes on kicks and on frames, and moves batches until there is nothing left to move. */
+
+import { VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC } from '../constants/virtio-net';
+import { check } from '../errors';
+import type { EventFdWatch } from '../host/event-fd';
+import type { Tap } from '../host/tap';
+import { native, type PollHandle } from '../native';
+import { hasBit } from '../net/features';
+import type { QueueState } from '../virtqueue/queue-state';
+import { SplitDevice } from '../virtqueue/split-device';
+import type { BackendDevice, RingFault, StoppedRing } from './backend';
+import type { DeviceWriteLog } from './emulated-log';
+import { EmulatedReceive } from './emulated-receive';
+import { EmulatedTransmit } from './emulated-transmit';
+import { headerSize } from './vhost-kernel-features';
+
+const READABLE = 1;
+/** Batches between two looks at the event loop: timers and other pairs are not kept waiting. */
+const BATCHES_PER_TURN = 4;
+/** Ethernet header and two VLAN tags beside the MTU; the largest GSO frame when the guest takes those. */
+const ETHERNET_OVERHEAD = 22;
+const LARGEST_GSO = 65_536;
+/** GUEST_TSO4, GUEST_TSO6, GUEST_UFO, GUEST_USO4, GUEST_USO6. */
+const GUEST_GSO = (1n << 7n) | (1n << 8n) | (1n << 10n) | (1n << 54n) | (1n << 55n);
+
+export class EmulatedPair {
+  readonly index: number;
+  readonly tap: Tap;
+  readonly #device: BackendDevice;
+  readonly #rings: (SplitDevice | null)[];
+  readonly #transmit: EmulatedTransmit | null;
+  readonly #receive: EmulatedReceive | null;
+  readonly #onFault: (fault: RingFault) => void;
+  #watches: EventFdWatch[] = [];
+  #poll: PollHandle | null = null;
+  #next: NodeJS.Immediate | null = null;
+  #running = false;
+
+  constructor(
+    index: number,
+    tap: Tap,
+    device: BackendDevice,
+    log: DeviceWriteLog,
+    mtu: number,
+    onFault: (fault: RingFault) => void,
+  ) {
+    this.index = index;
+    this.tap = tap;
+    this.#device = device;
+    this.#onFault = onFault;
+    const { memory, features } = device;
+    this.#rings = [0, 1].map((ring) => {
+      const queue = device.queues[index * 2 + ring];
+      if (queue === undefined || !queue.ready) return null;
+      return new SplitDevice(memory, queue, {
+        eventIdx: hasBit(features, VIRTIO_RING_F_EVENT_IDX),
+        indirect: hasBit(features, VIRTIO_RING_F_INDIRECT_DESC),
+        log,
+      });
+    });
+    const [rx, tx] = this.#rings;
+    const header = headerSize(features);
+    const largest = header + ((features & GUEST_GSO) === 0n ? mtu + ETHERNET_OVERHEAD : LARGEST_GSO);
+    this.#receive = rx ? new EmulatedReceive(rx, tap, log, { features, header, largest }) : null;
+    this.#transmit = tx ? new EmulatedTransmit(tx, tap) : null;
+  }
+
+  start(): void {
+    this.#running = true;
+    this.#watches = [0, 1].flatMap((ring) =>
+      this.#rings[ring] === null
+        ? []
+        : [this.#device.notifiers[this.index * 2 + ring]!.kick.onSignal(() => this.#run())],
+    );
+    this.#run();
+  }
+
+  /** One turn: some batches of both directions, then either another turn or sleep until a kick or a frame. */
+  #run(): void {
+    if (!this.#running || this.#next !== null) return;
+    let more = false;
+    for (let batch = 0; batch < BATCHES_PER_TURN; batch++) {
+      const transmitted = this.#guarded(1, () => this.#transmitBatch());
+      const received = this.#guarded(0, () => this.#receiveBatch());
+      more = transmitted || received;
+      if (!more) return;
+    }
+    this.#next = setImmediate(() => {
+      this.#next = null;
+      this.#run();
+    });
+  }
+
+  /** A broken ring stands still for good; the other one goes on. */
+  #guarded(ring: number, run: () => boolean): boolean {
+    if (this.#rings[ring]?.error !== null) return false;
+    try {
+      return run();
+    } catch (error) {
+      if (ring === 0) this.#watchTap(false);
+      this.#onFault({ queue: this.index * 2 + ring, message: error instanceof Error ? error.message : String(error) });
+      return false;
+    }
+  }
+
+  #transmitBatch(): boolean {
+    const ring = this.#rings[1]!;
+    ring.disableKicks();
+    if (this.#transmit!.run(() => this.#device.notifiers[this.index * 2 + 1]!.call.signal()) > 0) return true;
+    return ring.enableKicks();
+  }
+
+  #receiveBatch(): boolean {
+    const ring = this.#rings[0]!;
+    ring.disableKicks();
+    const { frames, starved } = this.#receive!.run(() => this.#device.notifiers[this.index * 2]!.call.signal());
+    if (frames > 0) return true;
+    // Without buffers the tap's readiness would wake us for nothing: then only the driver's kick does.
+    this.#watchTap(!starved);
+    return starved && ring.enableKicksForMore();
+  }
+
+  #watchTap(on: boolean): void {
+    if (on === (this.#poll !== null)) return;
+    if (on) {
+      this.#poll = check<PollHandle>(
+        native().pollStart(this.tap.handle, READABLE, () => this.#run()),
+        'epoll_ctl',
+      );
+    } else {
+      native().pollStop(this.#poll!);
+      this.#poll = null;
+    }
+  }
+
+  /** Nothing of this pair runs after it returns. */
+  stop(): void {
+    this.#running = false;
+    if (this.#next !== null) clearImmediate(this.#next);
+    this.#next = null;
+    for (const watch of this.#watches) watch.close();
+    this.#watches = [];
+    this.#watchTap(false);
+  }
+
+  /** Where ring 0 or 1 of the pair stands, or null when it was not served. */
+  state(ring: number): { queue: QueueState; stopped: StoppedRing } | null {
+    const device = this.#rings[ring];
+    if (device == null) return null;
+    const queue = device.state();
+    return { queue, stopped: { queue: this.index * 2 + ring, base: queue.nextAvail, usedIdx: device.usedIdx } };
+  }
+
+  get counters(): { sent: number; refused: number; received: number; dropped: number } {
+    return {
+      sent: this.#transmit?.sent ?? 0,
+      refused: this.#transmit?.refused ?? 0,
+      received: this.#receive?.received ?? 0,
+      dropped: this.#receive?.dropped ?? 0,
+    };
+  }
+}

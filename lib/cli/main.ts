@@ -1,0 +1,31 @@
+/** The command line: one file per command. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Command } from 'commander';
+import { VhostError } from '../errors';
+import { demoCommand } from './demo';
+import { doctorCommand } from './doctor';
+import { vmCommand } from './vm';
+
+function version(): string {
+  const file = join(__dirname, '..', '..', '..', 'package.json');
+  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
+}
+
+const program = new Command('vhost-net')
+  .description("drives Linux's /dev/vhost-net and moves a running virtio-net device between processes")
+  .version(version())
+  .enablePositionalOptions()
+  .addCommand(doctorCommand())
+  .addCommand(vmCommand())
+  .addCommand(demoCommand());
+
+program.parseAsync().catch((error: unknown) => {
+  // A known failure is one line with its hint; anything else is a defect and shows where it came from.
+  process.stderr.write(
+    error instanceof VhostError
+      ? `vhost-net: ${error.message}\n`
+      : `${error instanceof Error ? error.stack : String(error)}\n`,
+  );
+  process.exitCode = 1;
+});

@@ -1,0 +1,70 @@
+/** What the demo's processes agree on. */
+import type { StoppedRing } from '../backend/backend';
+import type { MigrationResult } from '../migration/options';
+import type { FrameReport } from './summary';
+
+export interface DemoPlan {
+  /** Path of the network namespace with the bridge. */
+  netns: string;
+  /** Frames a second, each way. */
+  rate: number;
+  /** Bytes of a frame. */
+  frameSize: number;
+  /** Bytes of guest memory. */
+  memory: number;
+  ringSize: number;
+  guestMac: string;
+  stationMac: string;
+  downtimeLimitMs: number;
+}
+
+/** Flow numbers in the frames. */
+export const GUEST_TO_NETWORK_FLOW = 1;
+export const NETWORK_TO_GUEST_FLOW = 2;
+
+/** Frames that a ledger can tell apart: 100 seconds at 10,000 a second, 128 KiB. */
+export const LEDGER_CAPACITY = 1 << 20;
+
+/** A stretch without frames. CLOCK_MONOTONIC microseconds, the same in every process of a host. */
+export interface Gap {
+  start: number;
+  length: number;
+}
+
+export type SideName = 'source' | 'destination';
+
+/** Orders to a side, each answered by the word of the same name. */
+export interface Orders {
+  /** Opens the side's tap. */
+  open: { order: DemoPlan; word: { tap: string } };
+  /** Source: builds guest and device, and runs them. */
+  boot: { order: null; word: { vhostFeatures: string } };
+  /** Destination: waits for a guest on a port of the loopback. */
+  listen: { order: null; word: { port: number } };
+  /** Source: gives the guest away. */
+  migrate: { order: { port: number }; word: { result: MigrationResult } };
+  /** Destination: tells when the guest runs here. */
+  received: { order: null; word: { pages: number; startMs: number } };
+  /** The guest sends no more; what it had sent. */
+  hush: { order: null; word: { sent: number } };
+  /** What the guest received, held against what was sent to it. */
+  report: { order: { sent: number }; word: { frames: FrameReport; gaps: Gap[] } };
+  /** Stops everything and ends. */
+  end: { order: null; word: { rings: readonly StoppedRing[] } };
+}
+
+export type OrderName = keyof Orders;
+
+/** What goes to a side. */
+export interface OrderMessage {
+  name: OrderName;
+  order: unknown;
+}
+
+/** What comes back: an answer, a failure, or something worth a line on the terminal. */
+export type SideMessage =
+  | { is: 'word'; name: OrderName; word: unknown }
+  | { is: 'failed'; name: OrderName; reason: string }
+  | { is: 'event'; text: string }
+  /** CLOCK_MONOTONIC microseconds at which the guest stood still or ran again. */
+  | { is: 'moment'; moment: 'stopped' | 'started'; at: number };

@@ -1,0 +1,209 @@
+/** One of the demo's two processes: does what it is told and says what happened. The same program is source and destination. */
+
+import type { AddressInfo } from 'node:net';
+import { createConnection, createServer, type Server, type Socket } from 'node:net';
+import { VhostKernelBackend } from '../backend/vhost-kernel';
+import { prepareTap } from '../backend/vhost-kernel-features';
+import {
+  VIRTIO_F_VERSION_1,
+  VIRTIO_NET_F_MRG_RXBUF,
+  VIRTIO_RING_F_EVENT_IDX,
+  VIRTIO_RING_F_INDIRECT_DESC,
+} from '../constants/virtio-net';
+import { VirtioNetDevice } from '../device/virtio-net-device';
+import { Guest } from '../guest/guest';
+import { GuestRunner } from '../guest/guest-runner';
+import { Tap } from '../host/tap';
+import { PAGE_SIZE } from '../memory/address';
+import { GuestWriteLog } from '../memory/dirty-log';
+import { GuestMemory, maxMemRegions } from '../memory/guest-memory';
+import { announce } from '../migration/announce';
+import { MigrationDestination } from '../migration/destination';
+import type { MigrationEvent } from '../migration/options';
+import { compareSetup } from '../migration/setup';
+import { MigrationSource } from '../migration/source';
+import { native } from '../native';
+import { bits } from '../net/features';
+import {
+  type DemoPlan,
+  GUEST_TO_NETWORK_FLOW,
+  LEDGER_CAPACITY,
+  NETWORK_TO_GUEST_FLOW,
+  type OrderMessage,
+  type OrderName,
+  type Orders,
+  type SideMessage,
+} from './plan';
+
+const FEATURES = bits(VIRTIO_F_VERSION_1, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC);
+const BOOT_GPA = 0x10_0000;
+
+interface Machine {
+  memory: GuestMemory;
+  device: VirtioNetDevice;
+  runner: GuestRunner;
+}
+
+class Side {
+  readonly #name: string;
+  #plan!: DemoPlan;
+  #tap!: Tap;
+  #machine: Machine | null = null;
+  #server: Server | null = null;
+  #received: Promise<{ pages: number; startMs: number }> | null = null;
+
+  constructor(name: string) {
+    this.#name = name;
+  }
+
+  readonly #do: { [Name in OrderName]: (order: Orders[Name]['order']) => Promise<Orders[Name]['word']> } = {
+    open: async (plan) => {
+      this.#plan = plan;
+      this.#tap = await Tap.open({ name: this.#name, netns: plan.netns });
+      await prepareTap(this.#tap, FEATURES);
+      return { tap: this.#tap.name };
+    },
+    boot: async () => {
+      const { memory: size, ringSize, guestMac: mac, stationMac: peerMac, rate, frameSize } = this.#plan;
+      const memory = GuestMemory.create([{ gpa: 0, size }]);
+      const log = new GuestWriteLog(memory.end / PAGE_SIZE);
+      const guest = Guest.boot(
+        memory,
+        {
+          gpa: BOOT_GPA,
+          program: 'traffic',
+          features: FEATURES,
+          mac,
+          peerMac,
+          rate,
+          frameSize,
+          flow: GUEST_TO_NETWORK_FLOW,
+          receiveFlow: NETWORK_TO_GUEST_FLOW,
+          rxSize: ringSize,
+          txSize: ringSize,
+          ledgerCapacity: LEDGER_CAPACITY,
+        },
+        { log },
+      );
+      const backend = await VhostKernelBackend.open({ taps: [this.#tap] });
+      const device = new VirtioNetDevice({ memory, backend, features: FEATURES, queues: guest.queues, mac });
+      const runner = new GuestRunner(guest, device, log);
+      await device.start();
+      runner.resume();
+      this.#machine = { memory, device, runner };
+      const offered = await backend.vhosts[0]!.getFeatures();
+      return { vhostFeatures: `0x${offered.toString(16)}` };
+    },
+    listen: async () => {
+      const server = createServer();
+      this.#server = server;
+      this.#received = new Promise((resolve, reject) => {
+        server.once('connection', (socket) => this.#receive(socket).then(resolve, reject));
+        server.once('error', reject);
+      });
+      // Reported when 'received' is asked for; a failure before that must not end the process.
+      this.#received.catch(() => undefined);
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      return { port: (server.address() as AddressInfo).port };
+    },
+    received: () => this.#received!,
+    migrate: async ({ port }) => {
+      const { device, runner } = this.#machine!;
+      const source = new MigrationSource(
+        { device, guest: runner },
+        { downtimeLimitMs: this.#plan.downtimeLimitMs, onEvent: (event) => this.#onEvent(event) },
+      );
+      const socket = createConnection({ port, host: '127.0.0.1', noDelay: true });
+      return { result: await source.migrate(socket) };
+    },
+    hush: async () => {
+      const { guest } = this.#machine!.runner;
+      guest.setRate(0);
+      return { sent: guest.sent };
+    },
+    report: async ({ sent }) => {
+      const { ledger } = this.#machine!.runner.guest;
+      return { frames: ledger.report(sent), gaps: ledger.gaps() };
+    },
+    end: async () => {
+      const rings = this.#machine?.device.backend.stoppedRings ?? [];
+      await this.#machine?.runner.pause();
+      await this.#machine?.device.close();
+      this.#machine?.memory.close();
+      await this.#tap?.close();
+      this.#server?.close();
+      return { rings };
+    },
+  };
+
+  async #receive(socket: Socket): Promise<{ pages: number; startMs: number }> {
+    socket.setNoDelay(true);
+    const destination = new MigrationDestination<GuestRunner>(
+      {
+        compare: async (setup) => {
+          const { offeredFeatures } = await this.#backend();
+          return compareSetup(setup, {
+            features: offeredFeatures,
+            queues: 2,
+            maxRegions: maxMemRegions(),
+            mtu: await this.#tap.mtu(),
+          });
+        },
+        createMemory: (setup) => GuestMemory.create(setup.regions),
+        createDevice: async (state, memory) =>
+          VirtioNetDevice.restore(state, { memory, backend: await this.#backend() }),
+        createGuest: async (saved, memory, device) => {
+          const log = new GuestWriteLog(memory.end / PAGE_SIZE);
+          return new GuestRunner(Guest.resume(memory, Number(saved.gpa), { log }), device, log);
+        },
+        announce: (device) => announce(this.#tap, device.mac),
+      },
+      { onEvent: (event) => this.#onEvent(event) },
+    );
+    const { memory, device, guest, pages, startMs } = await destination.receive(socket);
+    this.#machine = { memory, device, runner: guest };
+    return { pages, startMs };
+  }
+
+  #opened: Promise<VhostKernelBackend> | null = null;
+
+  /** The destination's data path, opened before the source stops. */
+  #backend(): Promise<VhostKernelBackend> {
+    this.#opened ??= VhostKernelBackend.open({ taps: [this.#tap] });
+    return this.#opened;
+  }
+
+  #onEvent(event: MigrationEvent): void {
+    const at = native().monotonicMicros();
+    if (event.kind === 'phase') {
+      if (this.#name === 'source' && event.phase === 'switchover') tell({ is: 'moment', moment: 'stopped', at });
+      if (this.#name === 'destination' && event.phase === 'running') tell({ is: 'moment', moment: 'started', at });
+      tell({ is: 'event', text: event.phase });
+    } else if (event.kind === 'round') {
+      const { round, pages, bytes, ms, dirtyAfter } = event.round;
+      tell({
+        is: 'event',
+        text: `round ${round}: ${pages} pages, ${bytes} bytes in ${ms.toFixed(1)} ms, then ${dirtyAfter} dirty`,
+      });
+    }
+  }
+
+  async obey({ name, order }: OrderMessage): Promise<void> {
+    try {
+      const word = await (this.#do[name] as (order: unknown) => Promise<unknown>)(order);
+      tell({ is: 'word', name, word });
+    } catch (error) {
+      tell({ is: 'failed', name, reason: error instanceof Error ? error.message : String(error) });
+    }
+    if (name === 'end') process.disconnect();
+  }
+}
+
+function tell(message: SideMessage): void {
+  process.send?.(message);
+}
+
+const side = new Side(process.argv[2] ?? 'side');
+process.on('message', (message: OrderMessage) => void side.obey(message));
+// Whoever gave the orders is gone: so is the reason to run.
+process.on('disconnect', () => process.exit());

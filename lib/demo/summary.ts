@@ -1,0 +1,75 @@
+/** The demo's result: as data for --json and as text for a person. Numbers are measured; what could not be measured is null. */
+import type { MigrationResult } from '../migration/options';
+import type { Gap } from './plan';
+
+export interface FrameReport {
+  sent: number;
+  received: number;
+  lost: number;
+  duplicated: number;
+  reordered: number;
+  corrupted: number;
+}
+
+export interface DemoSummary {
+  kernel: string;
+  vm: boolean;
+  vhostFeatures: string;
+  migration: {
+    rounds: { round: number; pages: number; bytes: number; ms: number; dirtyAfter: number }[];
+    totalMs: number;
+    downtimeMs: number;
+    downtimeParts: MigrationResult['downtimeParts'];
+    bytes: number;
+  };
+  frames: { guestToNetwork: FrameReport; networkToGuest: FrameReport };
+  blackoutMs: { guestToNetwork: number | null; networkToGuest: number | null };
+  pages: { total: number; differing: number } | { total: null; differing: null };
+  vrings: { queue: number; base: number; usedIdx: number }[];
+}
+
+/** The longest stretch without frames that touches the time between stop and start. Milliseconds; null when none was seen. */
+export function blackout(gaps: readonly Gap[], stoppedAt: number, startedAt: number): number | null {
+  const touching = gaps.filter((gap) => gap.start <= startedAt && gap.start + gap.length >= stoppedAt);
+  if (touching.length === 0) return null;
+  return Math.round(Math.max(...touching.map((gap) => gap.length))) / 1000;
+}
+
+const number = (value: number | null, unit = ''): string =>
+  value === null ? 'not measured' : `${value.toLocaleString('en-US')}${unit}`;
+
+function frameLine(name: string, report: FrameReport, blackoutMs: number | null): string {
+  const { sent, received, lost, duplicated, reordered, corrupted } = report;
+  const columns = [sent, received, lost, duplicated, reordered, corrupted].map((count) => number(count).padStart(10));
+  return `  ${name.padEnd(17)}${columns.join('')}   ${number(blackoutMs, ' ms')}`;
+}
+
+/** The summary as a person reads it. */
+export function summaryText(summary: DemoSummary): string {
+  const { migration, frames, blackoutMs, pages } = summary;
+  const header = ['sent', 'received', 'lost', 'duplicated', 'reordered', 'corrupted']
+    .map((name) => name.padStart(10))
+    .join('');
+  const parts = Object.entries(migration.downtimeParts).map(([name, ms]) => `${name} ${ms}`);
+  return [
+    '',
+    `kernel ${summary.kernel}${summary.vm ? ' in the test VM' : ''}, vhost-net features ${summary.vhostFeatures}`,
+    '',
+    'round    pages        bytes         ms  dirty after',
+    ...migration.rounds.map(
+      (round) =>
+        `${String(round.round).padStart(5)}${number(round.pages).padStart(9)}${number(round.bytes).padStart(13)}` +
+        `${round.ms.toFixed(1).padStart(11)}${number(round.dirtyAfter).padStart(13)}`,
+    ),
+    '',
+    `migration   ${number(migration.totalMs)} ms, ${number(migration.bytes)} bytes, ${migration.rounds.length} rounds`,
+    `downtime    ${number(migration.downtimeMs)} ms (${parts.join(', ')})`,
+    `pages       ${number(pages.total)} compared, ${number(pages.differing)} differ`,
+    ...summary.vrings.map(({ queue, base, usedIdx }) => `vring ${queue}     base ${base}, used index ${usedIdx}`),
+    '',
+    `  frames           ${header}   blackout`,
+    frameLine('guest to network', frames.guestToNetwork, blackoutMs.guestToNetwork),
+    frameLine('network to guest', frames.networkToGuest, blackoutMs.networkToGuest),
+    '',
+  ].join('\n');
+}

@@ -1,0 +1,55 @@
+/** The public surface. */
+export type {
+  Backend,
+  BackendDevice,
+  BackendEvents,
+  BackendKind,
+  QueueNotifiers,
+  RingFault,
+  StoppedRing,
+} from './backend/backend';
+export { VhostKernelBackend, type VhostKernelOptions } from './backend/vhost-kernel';
+export * as virtioNet from './constants/virtio-net';
+export { type DeviceState, validateDeviceState } from './device/device-state';
+export { VirtioNetDevice, type VirtioNetDeviceOptions } from './device/virtio-net-device';
+export { ProtocolError, VhostError, type VhostErrorCode } from './errors';
+export { Guest, type GuestOptions } from './guest/guest';
+export { GuestRunner } from './guest/guest-runner';
+export { diagnose, type Finding } from './host/doctor';
+export { EventFd, type EventFdWatch } from './host/event-fd';
+export { Netns } from './host/netns';
+export { Tap, type TapOptions } from './host/tap';
+export { VhostNet } from './host/vhost-net';
+export { type GuestAddress, gpa, type HostAddress, hva, PAGE_SIZE } from './memory/address';
+export { DirtyLog, type DirtySource, DirtyUnion, GuestWriteLog } from './memory/dirty-log';
+export {
+  GuestMemory,
+  type GuestRegion,
+  type MemoryOptions,
+  maxMemRegions,
+  type RegionSpec,
+} from './memory/guest-memory';
+export { PageBitmap } from './memory/page-bitmap';
+export { announce, rarpFrame } from './migration/announce';
+export { type DestinationHost, MigrationDestination, type ReceivedMigration } from './migration/destination';
+export type { AuditResult, Difference, SetupMessage } from './migration/messages';
+export type {
+  DowntimeParts,
+  MigratableGuest,
+  MigrationEvent,
+  MigrationOptions,
+  MigrationPhase,
+  MigrationResult,
+  Round,
+} from './migration/options';
+export { compareSetup, type DestinationAbilities } from './migration/setup';
+export { MigrationSource, type MigrationSourceParts } from './migration/source';
+export { bit, featureNames } from './net/features';
+export { FrameLedger, type LedgerReport } from './observe/frame-ledger';
+export { comparePages, explainPage, hashPages } from './observe/page-audit';
+export { WriteWitness } from './observe/write-witness';
+export { FaultPlan } from './trace/fault-plan';
+export { Trace, type TraceRecord } from './trace/trace';
+export type { QueueState } from './virtqueue/queue-state';
+export { SplitDriver } from './virtqueue/split-driver';
+export { ensureVmPrepared, runInVm } from './vm';
