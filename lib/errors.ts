@@ -80,6 +80,7 @@ const HINTS: Hints = {
   'EPERM open /dev/vhost-net': 'the container does not allow the device: pass --device /dev/vhost-net',
   'ENOENT open /dev/net/tun': 'load the module with "modprobe tun"; in a container pass --device /dev/net/tun',
   'EACCES open /dev/net/tun': 'be root, or let a privileged parent open the tap and pass its descriptor',
+  'ENOMEM mmap': 'no memory, or fewer free huge pages than the region needs: see /proc/meminfo, HugePages_Free',
   'EPERM TUNSETIFF': 'creating a tap needs CAP_NET_ADMIN in its network namespace; or use a persistent tap owned by this user',
   'EBUSY TUNSETIFF': 'another process has this tap open; a tap that is not multiqueue has one user at a time',
   'EINVAL TUNSETIFF': 'the interface exists with another type or another IFF_MULTI_QUEUE setting',

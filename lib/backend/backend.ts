@@ -51,6 +51,11 @@ export interface Backend extends EventEmitter<BackendEvents> {
   /** Every feature bit this data path can carry. */
   readonly offeredFeatures: bigint;
   readonly running: boolean;
+  /**
+   * Everything that `start` with the same device will do, short of attaching: what takes time is done before a guest waits for it. Until
+   * the start, frames that reach the taps are thrown away. Undone by `close`, or by a start with another device.
+   */
+  prepare(device: BackendDevice): Promise<void>;
   /** Vrings set, tap attached, every ring kicked once. On failure nothing stays attached. */
   start(device: BackendDevice): Promise<void>;
   /** Nothing touches guest memory after this resolves. The queue states, with nextAvail where this backend stopped. */

@@ -6,9 +6,11 @@ import { EventEmitter } from 'node:events';
 import { invalidArgument, VhostError } from '../errors';
 import type { Tap } from '../host/tap';
 import type { DirtyLog } from '../memory/dirty-log';
+import { featureNames } from '../net/features';
 import { emit, type Trace } from '../trace/trace';
 import type { QueueState } from '../virtqueue/queue-state';
 import type { Backend, BackendDevice, BackendEvents, RingFault, StoppedRing } from './backend';
+import { TapDiscard } from './tap-discard';
 import { DeviceWriteLog } from './emulated-log';
 import { EmulatedPair } from './emulated-pair';
 import { carried, EVERY_VHOST_NET, prepareTap, requireHeader } from './vhost-kernel-features';
@@ -54,12 +56,22 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
     return this.#pairs.map((pair) => pair.counters);
   }
 
-  async start(device: BackendDevice): Promise<void> {
+  #prepared: BackendDevice | null = null;
+  #discards: TapDiscard[] = [];
+
+  async prepare(device: BackendDevice): Promise<void> {
+    await this.#configure(device);
+    this.#prepared = device;
+    this.#discards = this.#options.taps.map((tap) => new TapDiscard(tap));
+  }
+
+  async #configure(device: BackendDevice): Promise<void> {
     this.#throwIfClosed();
     if (this.#device !== null) throw new VhostError('VHOST_ERR_STATE', 'the backend runs already');
-    const { taps, prepareTaps = false, trace } = this.#options;
+    this.#unprepare();
+    const { taps, prepareTaps = false } = this.#options;
     const refused = device.features & ~this.offeredFeatures;
-    if (refused !== 0n) throw new VhostError('VHOST_ERR_FEATURES', `features 0x${refused.toString(16)} are not served`);
+    if (refused !== 0n) throw new VhostError('VHOST_ERR_FEATURES', `not served: ${featureNames(refused).join(', ')}`);
     if (device.queues.slice(taps.length * 2).some(({ ready }) => ready)) {
       throw invalidArgument(
         `${device.queues.length} queues need ${device.queues.length / 2} taps, there are ${taps.length}`,
@@ -70,16 +82,33 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
       for (const [index, tap] of taps.entries()) {
         if (prepareTaps) await prepareTap(tap, device.features);
         requireHeader(tap, device.features);
-        const mtu = await tap.mtu();
-        this.#pairs.push(new EmulatedPair(index, tap, device, this.#log, mtu, this.#onFault));
+        this.#pairs.push(new EmulatedPair(index, tap, device, this.#log, await tap.mtu(), this.#onFault));
       }
     } catch (error) {
-      this.#pairs = [];
-      this.#unclaim();
+      this.#unprepare();
       throw error;
     }
+  }
+
+  #unprepare(): void {
+    this.#endDiscards();
+    this.#prepared = null;
+    this.#pairs = [];
+    this.#unclaim();
+  }
+
+  #endDiscards(): void {
+    for (const discard of this.#discards.splice(0)) discard.stop();
+  }
+
+  async start(device: BackendDevice): Promise<void> {
+    // Without a prepare nothing is thrown away: what waits in the taps' queues is for this device.
+    if (this.#prepared !== device) await this.#configure(device);
+    this.#throwIfClosed();
+    this.#endDiscards();
+    this.#prepared = null;
     this.#device = device;
-    emit(trace, { kind: 'state', object: 'emulated', from: 'stopped', to: 'running' });
+    emit(this.#options.trace, { kind: 'state', object: 'emulated', from: 'stopped', to: 'running' });
     for (const pair of this.#pairs) pair.start();
   }
 
@@ -130,6 +159,7 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
   async close(): Promise<void> {
     if (this.#closed) return;
     if (this.#device !== null) await this.stop();
+    this.#unprepare();
     this.#closed = true;
     this.#log.use(null);
   }

@@ -11,6 +11,7 @@ import { hasBit } from '../net/features';
 import { emit, type Trace } from '../trace/trace';
 import type { QueueState } from '../virtqueue/queue-state';
 import type { BackendDevice, RingFault, StoppedRing } from './backend';
+import { TapDiscard } from './tap-discard';
 import { LOG_ALL } from './vhost-kernel-features';
 import type { Step } from './vhost-kernel-steps';
 
@@ -44,6 +45,9 @@ export class VhostPair {
   readonly #errors = RINGS.map(() => EventFd.create());
   #watches: EventFdWatch[] = [];
   #release: (() => void) | null = null;
+  #discard: TapDiscard | null = null;
+  /** Frames that had found the tap's queue full when it was last looked at. */
+  #dropsSeen = 0;
 
   constructor(index: number, tap: Tap, vhost: VhostNet, trace: Trace | undefined) {
     this.index = index;
@@ -57,7 +61,17 @@ export class VhostPair {
     this.#release ??= this.tap.claim(`vhost-kernel backend, pair ${this.index}`);
   }
 
+  /** Throws away what reaches the tap, from now on or no longer. */
+  discard(on: boolean): void {
+    if (on) this.#discard ??= new TapDiscard(this.tap);
+    else {
+      this.#discard?.stop();
+      this.#discard = null;
+    }
+  }
+
   unclaim(): void {
+    this.discard(false);
     this.#release?.();
     this.#release = null;
   }
@@ -120,17 +134,34 @@ export class VhostPair {
   }
 
   /**
-   * Gives the tap's queue room for the frames vhost has taken ahead: detaching puts them back, and frees without counting what does
-   * not fit. It stays that long, since shrinking would free frames as silently. Without the permission it is left as it is.
+   * Detaching puts the frames that vhost has taken ahead back into the tap's queue, and frees without counting what does not fit. A queue
+   * that overflowed while the guest had no buffers left is made longer first. No other is: while its length changes the interface drops
+   * what arrives, so that this loses frames wherever there is room for them anyway. It stays that long, since shrinking would free
+   * frames too. Without the permission it is left as it is.
    */
-  async makeRoom(): Promise<void> {
+  async makeRoom(device: BackendDevice): Promise<void> {
     try {
+      if (!this.#starved(device)) return;
+      const { dropped } = (await this.tap.stats()).tx;
+      if (dropped === this.#dropsSeen) return;
+      this.#dropsSeen = dropped;
       const length = await this.tap.txQueueLen();
       if (length + VHOST_NET_BATCH <= LONGEST_TX_QUEUE) await this.tap.setTxQueueLen(length + VHOST_NET_BATCH);
     } catch (error) {
       const message = `the queue of the tap could not be made longer: a full one loses up to ${VHOST_NET_BATCH} frames (${error})`;
       emit(this.#trace, { kind: 'fault', object: `vhost-kernel pair ${this.index}`, message });
     }
+  }
+
+  /** The guest has next to no receive buffers in the ring: what has arrived since waits in the tap's queue. */
+  #starved({ memory, queues }: BackendDevice): boolean {
+    const queue = queues[this.queueOf(VHOST_NET_VQ_RX)];
+    if (queue?.ready !== true) return false;
+    const [available, used] = [queue.availRing, queue.usedRing].map((ring) => {
+      const bytes = memory.read(ring + 2, 2);
+      return bytes[0]! | (bytes[1]! << 8);
+    });
+    return ((available! - used!) & 0xffff) * 8 < queue.size;
   }
 
   /** Detaches both rings. The first failure is thrown after both were tried. */

@@ -40,6 +40,8 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
   #device: BackendDevice | null = null;
   /** VHOST_SET_FEATURES without logging, while running. */
   #features = 0n;
+  /** What `prepare` was told of last, until the start. */
+  #prepared: BackendDevice | null = null;
   #log: DirtyLog | null = null;
   #stoppedRings: readonly StoppedRing[] = [];
   #closed = false;
@@ -147,29 +149,29 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
     }
   }
 
+  prepare(device: BackendDevice): Promise<void> {
+    return this.#oneAfterTheOther(async () => {
+      await this.#configure(device);
+      this.#prepared = device;
+      for (const pair of this.#pairs) pair.discard(true);
+    });
+  }
+
   start(device: BackendDevice): Promise<void> {
     return this.#oneAfterTheOther(async () => {
-      this.#throwIfClosed();
-      if (this.#device !== null) throw new VhostError('VHOST_ERR_STATE', 'the backend runs already');
-      await this.#open();
-      for (const pair of this.#pairs) pair.requireQueues(device);
-      if (
-        device.queues.length > this.#pairs.length * 2 &&
-        device.queues.slice(this.#pairs.length * 2).some(({ ready }) => ready)
-      ) {
-        throw invalidArgument(
-          `${device.queues.length} queues need ${device.queues.length / 2} taps, there are ${this.#pairs.length}`,
-        );
-      }
-      const features = vhostFeatures(device.features, this.#offered ?? 0n);
+      // Without a prepare nothing is thrown away: what waits in the taps' queues is for this device.
+      const features = this.#prepared === device ? this.#features : await this.#configure(device);
+      this.#prepared = null;
       try {
-        for (const pair of this.#pairs) pair.claim();
-        await this.#attachAll(device, features);
+        for (const pair of this.#pairs) {
+          pair.watch(this.#ringError);
+          pair.discard(false);
+          await pair.attach(device);
+        }
       } catch (error) {
         await this.#detachAfterFailure(features);
         throw error;
       }
-      this.#features = features;
       this.#device = device;
       this.#state('stopped', 'running');
       for (const pair of this.#pairs) {
@@ -178,7 +180,31 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
     });
   }
 
-  async #attachAll(device: BackendDevice, features: bigint): Promise<void> {
+  /** Tells the kernel everything but the taps. Answers the features it was told. */
+  async #configure(device: BackendDevice): Promise<bigint> {
+    this.#throwIfClosed();
+    if (this.#device !== null) throw new VhostError('VHOST_ERR_STATE', 'the backend runs already');
+    this.#prepared = null;
+    await this.#open();
+    for (const pair of this.#pairs) pair.requireQueues(device);
+    if (device.queues.slice(this.#pairs.length * 2).some(({ ready }) => ready)) {
+      throw invalidArgument(
+        `${device.queues.length} queues need ${device.queues.length / 2} taps, there are ${this.#pairs.length}`,
+      );
+    }
+    const features = vhostFeatures(device.features, this.#offered ?? 0n);
+    try {
+      for (const pair of this.#pairs) pair.claim();
+      await this.#configurePairs(device, features);
+    } catch (error) {
+      await this.#detachAfterFailure(features);
+      throw error;
+    }
+    this.#features = features;
+    return features;
+  }
+
+  async #configurePairs(device: BackendDevice, features: bigint): Promise<void> {
     const { prepareTaps = false, busyloopMicros = 0 } = this.#options;
     for (const pair of this.#pairs) {
       if (prepareTaps) await prepareTap(pair.tap, device.features);
@@ -189,10 +215,6 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
       if (busyloopMicros > 0) {
         for (const ring of pair.readyRings(device)) await pair.vhost.setVringBusyloopTimeout(ring, busyloopMicros);
       }
-    }
-    for (const pair of this.#pairs) {
-      pair.watch(this.#ringError);
-      await pair.attach(device);
     }
   }
 
@@ -227,7 +249,7 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
   async #stop(): Promise<QueueState[]> {
     const device = this.#device;
     if (device === null) throw new VhostError('VHOST_ERR_STATE', 'the backend does not run');
-    for (const pair of this.#pairs) await pair.makeRoom();
+    for (const pair of this.#pairs) await pair.makeRoom(device);
     let gone = false;
     // Every ring stands before the first is asked where: a guest's frames leave by no pair any more.
     for (const pair of this.#pairs) gone = !(await pair.detachForced(this.#features)) || gone;
@@ -281,6 +303,8 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
       } else if (log === null) {
         for (const { vhost } of this.#pairs) if (vhost.log !== null) await vhost.setLogBase(null);
       }
+      // What was prepared was prepared for another log.
+      this.#prepared = null;
       this.#log = log;
     });
   }
@@ -289,7 +313,10 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
     return this.#oneAfterTheOther(async () => {
       this.#throwIfClosed();
       const device = this.#device;
-      if (device === null) return;
+      if (device === null) {
+        this.#prepared = null;
+        return;
+      }
       await allOrNothing(
         'the memory table',
         VhostPair.tableSteps(this.#pairs, device, this.#features, this.#log !== null),

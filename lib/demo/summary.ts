@@ -40,7 +40,7 @@ const number = (value: number | null, unit = ''): string =>
 
 function frameLine(name: string, report: FrameReport, blackoutMs: number | null): string {
   const { sent, received, lost, duplicated, reordered, corrupted } = report;
-  const columns = [sent, received, lost, duplicated, reordered, corrupted].map((count) => number(count).padStart(10));
+  const columns = [sent, received, lost, duplicated, reordered, corrupted].map((count) => number(count).padStart(12));
   return `  ${name.padEnd(17)}${columns.join('')}   ${number(blackoutMs, ' ms')}`;
 }
 
@@ -48,7 +48,7 @@ function frameLine(name: string, report: FrameReport, blackoutMs: number | null)
 export function summaryText(summary: DemoSummary): string {
   const { migration, frames, blackoutMs, pages } = summary;
   const header = ['sent', 'received', 'lost', 'duplicated', 'reordered', 'corrupted']
-    .map((name) => name.padStart(10))
+    .map((name) => name.padStart(12))
     .join('');
   const parts = Object.entries(migration.downtimeParts).map(([name, ms]) => `${name} ${ms}`);
   return [

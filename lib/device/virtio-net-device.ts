@@ -68,6 +68,12 @@ export class VirtioNetDevice implements BackendDevice {
     return this.backend.running;
   }
 
+  /** Everything a start takes time for, before somebody waits for it; until the start its taps are kept empty. */
+  async prepare(): Promise<void> {
+    this.#throwIfClosed();
+    await this.backend.prepare(this);
+  }
+
   async start(): Promise<void> {
     this.#throwIfClosed();
     await this.backend.start(this);

@@ -9,6 +9,7 @@ import {
 } from '../constants/virtio-net';
 import { invalidArgument } from '../errors';
 import { PAGE_SIZE } from '../memory/address';
+import { parseMac } from '../net/ethernet';
 import { hasBit } from '../net/features';
 import { headerLength } from '../net/header';
 import { MAX_TEST_FRAME, requireFrameSize } from '../net/test-frame';
@@ -113,6 +114,8 @@ export function planGuest(options: GuestOptions): GuestPlan {
 
   if (!GUEST_PROGRAMS.includes(program)) throw invalidArgument(`guest program ${program}`, GUEST_PROGRAMS.join(', '));
   requireAddress('boot block at', gpa);
+  parseMac(mac);
+  parseMac(peerMac);
   requireQueueSize(rxSize);
   requireQueueSize(txSize);
   requireFrameSize(frameSize);

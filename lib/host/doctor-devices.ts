@@ -125,7 +125,9 @@ export function moduleFindings(): Finding[] {
   return ['vhost', 'vhost_net', 'tun'].map((name) => {
     const loaded = existsSync(`/sys/module/${name}`);
     // Not every kernel lists what is built in, but its devices show.
-    const fixed = built.includes(`/${name}.ko`) || existsSync(`/sys/class/misc/${name === 'vhost' ? 'vhost-net' : name.replace('_', '-')}`);
+    const fixed =
+      built.includes(`/${name}.ko`) ||
+      existsSync(`/sys/class/misc/${name === 'vhost' ? 'vhost-net' : name.replace('_', '-')}`);
     const value = loaded ? 'loaded' : fixed ? 'built in' : 'not loaded';
     return finding(
       'optional',

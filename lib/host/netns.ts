@@ -28,7 +28,7 @@ export class Netns {
     const netns = new Netns(name);
     try {
       await netns.disableIpv6();
-      await netns.ip('link', 'set', 'lo', 'up');
+      await netns.ipBatch(['link set lo up']);
     } catch (error) {
       await netns.delete();
       throw error;
@@ -40,6 +40,12 @@ export class Netns {
   ip(...args: string[]): Promise<string> {
     this.#throwIfDeleted();
     return runTool('ip', ['-n', this.name, ...args]);
+  }
+
+  /** Several `ip` commands within the namespace, by one process; it stops at the first that fails. */
+  async ipBatch(commands: readonly string[]): Promise<void> {
+    this.#throwIfDeleted();
+    await runTool('ip', ['-n', this.name, '-batch', '-'], { input: `${commands.join('\n')}\n` });
   }
 
   /** Any command within the namespace: what it wrote. */
@@ -55,17 +61,17 @@ export class Netns {
     await this.exec('sh', ['-c', script]);
   }
 
-  /** A bridge without spanning tree or snooping: it forwards from the first frame on. */
-  async addBridge(name: string): Promise<void> {
-    await this.ip('link', 'add', name, 'type', 'bridge', 'stp_state', '0', 'forward_delay', '0', 'mcast_snooping', '0');
-    await this.ip('link', 'set', name, 'up');
+  /** A bridge without spanning tree or snooping, which forwards from the first frame on, and its first ports. */
+  async addBridge(name: string, ports: readonly string[] = []): Promise<void> {
+    await this.ipBatch([
+      `link add ${name} up type bridge stp_state 0 forward_delay 0 mcast_snooping 0`,
+      ...ports.map((port) => `link set ${port} master ${name}`),
+    ]);
   }
 
   /** A cable with two ends, both up. */
   async addVeth(a: string, b: string): Promise<void> {
-    await this.ip('link', 'add', a, 'type', 'veth', 'peer', 'name', b);
-    await this.ip('link', 'set', a, 'up');
-    await this.ip('link', 'set', b, 'up');
+    await this.ipBatch([`link add ${a} type veth peer name ${b}`, `link set ${a} up`, `link set ${b} up`]);
   }
 
   /** Makes `port` a port of `bridge`. */

@@ -5,16 +5,18 @@ import { VhostError } from '../errors';
 export interface RunToolOptions {
   /** Milliseconds until it is killed. Default 30,000. */
   timeout?: number;
+  /** Written to its standard input. */
+  input?: string;
 }
 
 /** What the tool wrote to standard output; fails with what it wrote to standard error. */
 export function runTool(
   file: string,
   args: readonly string[],
-  { timeout = 30_000 }: RunToolOptions = {},
+  { timeout = 30_000, input }: RunToolOptions = {},
 ): Promise<string> {
   return new Promise((resolve, reject) => {
-    execFile(
+    const child = execFile(
       file,
       [...args],
       { timeout, killSignal: 'SIGKILL', maxBuffer: 16 << 20, encoding: 'utf8' },
@@ -43,6 +45,9 @@ export function runTool(
         );
       },
     );
+    // A tool that ends before it has read everything says why by its exit status.
+    child.stdin?.on('error', () => undefined);
+    child.stdin?.end(input);
   });
 }
 

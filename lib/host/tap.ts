@@ -96,6 +96,8 @@ export class Tap {
       native().fdClose(handle);
       throw systemError(iff, 'TUNGETIFF');
     }
+    // Reads of an empty queue answer, whoever opened it.
+    native().fdSetNonblocking(handle, true);
     const found = native().tunGetDevNetns(handle);
     const netnsHandle = typeof found === 'number' ? null : found;
     const netns = netnsHandle === null ? null : `/proc/${process.pid}/fd/${native().fdNumber(netnsHandle)}`;
@@ -395,7 +397,7 @@ export class Tap {
     if (this.#closed) return;
     this.#closed = true;
     await kernelCall(this.#observed, 'close', this.#native.fdNumber(this.handle), {}, 0, () =>
-      this.#native.fdClose(this.handle),
+      this.#native.fdCloseAsync(this.handle),
     );
     if (this.#netnsHandle !== null) this.#native.fdClose(this.#netnsHandle);
   }

@@ -1,7 +1,7 @@
 /** Whether /dev/vhost-net and /dev/net/tun can be used by this process, asked by opening them. */
 import { closeSync, openSync } from 'node:fs';
-import { DEFAULT_VHOST_PATH } from './vhost-net';
 import { TUN_DEVICE } from './tap';
+import { DEFAULT_VHOST_PATH } from './vhost-net';
 
 /** Why not, in a few words, or null when they can. */
 export function vhostNetUsable(): string | null {

@@ -307,11 +307,14 @@ export class GuestMemory {
     return result;
   }
 
-  /** Views are detached, later calls throw VHOST_ERR_CLOSED; what a device still refers to stays mapped until it is closed. Idempotent. */
+  /**
+   * Views are detached, later calls throw VHOST_ERR_CLOSED; what a device still refers to stays mapped until it is closed. A region whose
+   * listeners are at work is closed after them. Idempotent.
+   */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    for (const region of new Set([...this.#regions, ...this.#table])) region.close();
+    for (const region of this.#regions) region.close();
     this.#listeners.clear();
   }
 

@@ -40,6 +40,8 @@ export interface HelloMessage {
 }
 
 const PRODUCT = 'vhost-net';
+/** How long a closed channel waits for the peer to close. */
+const LINGER_MS = 1000;
 
 export class Channel {
   readonly #stream: Duplex;
@@ -131,7 +133,13 @@ export class Channel {
     this.#stream.write(header);
     if (payload.byteLength > 0) this.#stream.write(payload);
     this.#stream.uncork();
-    while (this.#stream.writableNeedDrain) await this.#wait(`sending ${frameName(type)}`, this.#timeoutMs);
+    const doing = `sending ${frameName(type)}`;
+    while (this.#stream.writableNeedDrain) {
+      // A peer that says something now has given up, and takes nothing more: hear it out instead of waiting for room.
+      if (this.#stream.readableLength >= FRAME_HEADER_SIZE) await this.receive([]);
+      if (this.#ended) throw this.#lost(doing, this.#failure);
+      await this.#wait(doing, this.#timeoutMs);
+    }
   }
 
   /** The next frame, which must be of one of `types`; CANCEL and ERROR of the peer become errors here, whatever was expected. */
@@ -177,19 +185,35 @@ export class Channel {
     });
   }
 
+  /** Ends this side; what the peer still sends is thrown away, and a peer that does not end its side is not waited for. */
   close(): void {
-    if (this.#stream.writable && this.#failure === undefined) this.#stream.end();
-    else this.#stream.destroy();
+    if (!this.#stream.writable || this.#failure !== undefined) {
+      this.#stream.destroy();
+      return;
+    }
+    this.#stream.end();
+    this.#stream.resume();
+    setTimeout(() => this.#stream.destroy(), LINGER_MS).unref();
   }
 
   destroy(): void {
     this.#stream.destroy();
   }
 
-  #throwIfUnusable(doing: string): void {
+  /** For work that waits for nothing on the stream. */
+  throwIfAborted(doing: string): void {
     if (this.#signal?.aborted === true) throw abortedError(doing, this.#signal.reason);
-    if (this.#failure !== undefined) throw connectionError(doing, this.#failure);
-    if (this.#stream.destroyed) throw connectionError(doing, undefined);
+  }
+
+  #throwIfUnusable(doing: string): void {
+    this.throwIfAborted(doing);
+    if (this.#failure !== undefined) throw this.#lost(doing, this.#failure);
+    if (this.#stream.destroyed) throw this.#lost(doing, undefined);
+  }
+
+  #lost(doing: string, cause: unknown): VhostError {
+    const why = cause instanceof Error ? cause.message : 'the connection is closed';
+    return new VhostError('VHOST_ERR_MIGRATION', `connection lost while ${doing}: ${why}`, { cause });
   }
 
   /** Exactly `length` bytes; the stream buffers them and gives them in one piece. */
@@ -241,14 +265,9 @@ export class Channel {
   }
 }
 
-export function abortedError(doing: string, reason: unknown): VhostError {
+function abortedError(doing: string, reason: unknown): VhostError {
   const why = reason instanceof Error ? reason.message : String(reason ?? 'aborted');
   return new VhostError('VHOST_ERR_ABORTED', `cancelled while ${doing}: ${why}`);
-}
-
-function connectionError(doing: string, cause: unknown): VhostError {
-  const why = cause instanceof Error ? cause.message : 'the connection is closed';
-  return new VhostError('VHOST_ERR_MIGRATION', `connection lost while ${doing}: ${why}`, { cause });
 }
 
 function peerEnded(type: FrameType, payload: Buffer): VhostError {

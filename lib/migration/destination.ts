@@ -99,11 +99,13 @@ class DestinationRun<Guest extends { resume(): void }> {
       this.#memory = memory;
       const hashes = await this.#receivePages(memory);
       const { device, guest } = await this.#build(memory);
+      // From READY on only the source decides: a cancel of this side could cross its GO.
+      this.channel.throwIfAborted('getting ready');
+      this.channel.commit();
       await this.channel.send(FrameType.READY, Buffer.alloc(0));
       this.#phase('ready');
       await this.channel.receive([FrameType.GO]);
       this.#committed = true;
-      this.channel.commit();
       this.#phase('commit');
       const startMs = await this.#start(device, guest);
       const audit = await this.#finish(hashes, startMs);
@@ -177,6 +179,7 @@ class DestinationRun<Guest extends { resume(): void }> {
     const device = await this.host.createDevice(state.device, memory);
     this.#device = device;
     const guest = await this.host.createGuest(state.guest, memory, device);
+    await device.prepare();
     return { device, guest };
   }
 

@@ -16,7 +16,7 @@ import { type DirtySource, DirtyUnion } from '../memory/dirty-log';
 import { PageBitmap } from '../memory/page-bitmap';
 import { hashPages } from '../observe/page-audit';
 import { compareHashes } from './audit';
-import { abortedError, Channel } from './channel';
+import { Channel } from './channel';
 import { Convergence } from './convergence';
 import { FrameType } from './frame';
 import type {
@@ -87,6 +87,9 @@ class SourceRun {
   #logging = false;
   #paused = false;
   #committed = false;
+  readonly #stopListening: () => void;
+  /** What happened to guest memory since SETUP told the destination of it. */
+  #layoutChange: string | null = null;
 
   constructor(
     readonly device: VirtioNetDevice,
@@ -97,6 +100,12 @@ class SourceRun {
     this.#convergence = new Convergence(options.downtimeLimitMs ?? 300, options.maxRounds ?? 30);
     this.#sender = new PageSender(device.memory, channel);
     this.#bitmap = new PageBitmap(device.memory.end / PAGE_SIZE);
+    this.#stopListening = device.memory.onChange(async ({ kind, region }) => {
+      if (this.#paused) {
+        throw new VhostError('VHOST_ERR_STATE', 'guest memory cannot change while the guest is handed over');
+      }
+      this.#layoutChange = `a region was ${kind === 'add' ? 'added' : 'removed'} at GPA 0x${region.gpa.toString(16)}`;
+    });
   }
 
   async migrate(): Promise<MigrationResult> {
@@ -110,6 +119,8 @@ class SourceRun {
       if (this.#committed) throw uncertain(error);
       await this.#resumeHere(error);
       throw error;
+    } finally {
+      this.#stopListening();
     }
   }
 
@@ -155,9 +166,17 @@ class SourceRun {
       const dirtyAfter = this.#bitmap.count();
       sent.dirtyAfter = dirtyAfter;
       this.options.onEvent?.({ kind: 'round', round: { ...sent } });
-      this.#throwIfAborted('pre-copy');
+      this.channel.throwIfAborted('pre-copy');
+      this.#throwIfLayoutChanged();
       if (this.#convergence.done(sent, dirtyAfter)) return;
     }
+  }
+
+  #throwIfLayoutChanged(): void {
+    if (this.#layoutChange === null) return;
+    throw new VhostError('VHOST_ERR_MIGRATION', `${this.#layoutChange}, which the destination does not know of`, {
+      hint: 'migrate again: the next migration begins with all of guest memory',
+    });
   }
 
   /** Every bit is cleared before its page is read, so a page written meanwhile is marked again and sent in a later round. */
@@ -184,6 +203,8 @@ class SourceRun {
     const { faults } = this.options;
     const paused = performance.now();
     this.#paused = true;
+    // A change that began before this moment is told of by now; one that begins after it is refused.
+    this.#throwIfLayoutChanged();
     await this.guest.pause();
     await this.device.stop();
     const stopped = performance.now();
@@ -201,7 +222,7 @@ class SourceRun {
     await this.channel.sendJson(FrameType.STATE, state);
     await this.channel.receive([FrameType.READY]);
     this.#phase('ready');
-    this.#throwIfAborted('waiting for GO');
+    this.channel.throwIfAborted('waiting for GO');
     const ready = performance.now();
     this.#committed = true;
     this.channel.commit();
@@ -218,7 +239,8 @@ class SourceRun {
       start: elapsed(ready, running),
     };
     const vrings = [...this.device.backend.stoppedRings];
-    const audit = await this.#finish();
+    // The destination runs: what fails from here on is the audit, not the migration.
+    const audit = await this.#finish().catch(() => null);
     this.#phase('done');
     return {
       rounds: this.#rounds,
@@ -270,11 +292,6 @@ class SourceRun {
     this.#logging = false;
     this.guest.stopDirtyLog();
     await this.device.stopDirtyLog();
-  }
-
-  #throwIfAborted(doing: string): void {
-    const signal = this.options.signal;
-    if (signal?.aborted === true) throw abortedError(doing, signal.reason);
   }
 
   #phase(phase: MigrationPhase): void {

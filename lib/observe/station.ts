@@ -84,6 +84,11 @@ export class Station {
     this.#timer = setInterval(() => this.#send(), 1);
   }
 
+  /** Numbers the next frames but does not send them: a loss to be found. */
+  dropNext(frames: number): void {
+    this.#sent += frames;
+  }
+
   /** Sends no more. Answers how many frames there were. */
   hush(): number {
     if (this.#timer !== null) clearInterval(this.#timer);

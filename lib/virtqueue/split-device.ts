@@ -111,7 +111,7 @@ export class SplitDevice {
     return head;
   }
 
-  /** Gives the last `count` chains back untouched, as if they had not been taken. */
+  /** Gives the last `count` chains taken back untouched, as if they had not been taken; none of them may have been pushed. */
   unpop(count: number): void {
     if (!(count >= 0 && count <= this.size)) throw invalidArgument(`${count} chains`, `0 to ${this.size}`);
     this.#nextAvail = (this.#nextAvail - count) & 0xffff;

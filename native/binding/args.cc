@@ -25,7 +25,8 @@ void Args::RangeError(const char* name, const char* rule) {
 
 bool Args::NextIsNull() {
   napi_valuetype type = napi_undefined;
-  if (failed_ || next_ >= kMost || napi_typeof(env_, values_[next_], &type) != napi_ok || type != napi_null) return false;
+  if (failed_ || next_ >= kMost || napi_typeof(env_, values_[next_], &type) != napi_ok || type != napi_null)
+    return false;
   next_++;
   return true;
 }
@@ -38,8 +39,8 @@ double Args::Number(napi_value value, const char* name, double least, double mos
     return 0;
   }
   if (!(number >= least && number <= most) || std::trunc(number) != number) {
-    const std::string rule =
-        "an integer from " + std::to_string(static_cast<int64_t>(least)) + " to " + std::to_string(static_cast<int64_t>(most));
+    const std::string rule = "an integer from " + std::to_string(static_cast<int64_t>(least)) + " to " +
+                             std::to_string(static_cast<int64_t>(most));
     RangeError(name, rule.c_str());
     return 0;
   }
@@ -109,7 +110,8 @@ uint32_t Args::ListLength(napi_value list, const char* name) {
   bool is_array = false;
   uint32_t length = 0;
   if (failed_) return 0;
-  if (napi_is_array(env_, list, &is_array) != napi_ok || !is_array || napi_get_array_length(env_, list, &length) != napi_ok) {
+  if (napi_is_array(env_, list, &is_array) != napi_ok || !is_array ||
+      napi_get_array_length(env_, list, &length) != napi_ok) {
     TypeError(name, "array");
     return 0;
   }

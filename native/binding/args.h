@@ -19,8 +19,9 @@ struct View {
   napi_value value = nullptr;
 };
 
-/// Takes a call's arguments in order. The first that is wrong throws (TypeError for a wrong type, RangeError for a number outside of
-/// its range) and turns failed() on; what is taken after that is empty. Nothing is done before failed() was asked.
+/// Takes a call's arguments in order. The first that is wrong throws (TypeError for a wrong type, RangeError for a
+/// number outside of its range) and turns failed() on; what is taken after that is empty. Nothing is done before
+/// failed() was asked.
 class Args {
  public:
   static constexpr size_t kMost = 8;
@@ -82,7 +83,8 @@ class Args {
     if (failed_) return view;
     napi_typedarray_type type;
     void* data = nullptr;
-    if (napi_get_typedarray_info(env_, value, &type, &view.length, &data, nullptr, nullptr) != napi_ok || type != wanted) {
+    if (napi_get_typedarray_info(env_, value, &type, &view.length, &data, nullptr, nullptr) != napi_ok ||
+        type != wanted) {
       TypeError(name, type_name);
       return {};
     }

@@ -12,8 +12,9 @@
 
 namespace vhost_net::binding {
 
-/// Runs `work` on the thread pool with all signals blocked, then `done` with its result on the environment's thread. `work` is
-/// destroyed on the pool thread, so that a descriptor or mapping whose last reference it holds is closed or unmapped there.
+/// Runs `work` on the thread pool with all signals blocked, then `done` with its result on the environment's thread.
+/// `work` is destroyed on the pool thread, so that a descriptor or mapping whose last reference it holds is closed or
+/// unmapped there.
 template <typename Work, typename Done>
 class PoolCall {
  public:
@@ -24,7 +25,8 @@ class PoolCall {
     auto call = std::unique_ptr<PoolCall>(new PoolCall(std::move(work), std::move(done)));
     napi_value resource_name;
     if (napi_create_string_utf8(env, name, NAPI_AUTO_LENGTH, &resource_name) != napi_ok) return false;
-    if (napi_create_async_work(env, nullptr, resource_name, Execute, Complete, call.get(), &call->work_item_) != napi_ok) {
+    if (napi_create_async_work(env, nullptr, resource_name, Execute, Complete, call.get(), &call->work_item_) !=
+        napi_ok) {
       return false;
     }
     if (napi_queue_async_work(env, call->work_item_) != napi_ok) {
@@ -67,8 +69,8 @@ inline void Settle(napi_env env, napi_deferred deferred, napi_value value) {
   if (napi_get_and_clear_last_exception(env, &error) == napi_ok) napi_reject_deferred(env, deferred, error);
 }
 
-/// Runs `work` on the thread pool; the promise resolves with what `answer(env, result)` makes of its result. `answer` is called even
-/// when the environment is going away and no JavaScript can run any more.
+/// Runs `work` on the thread pool; the promise resolves with what `answer(env, result)` makes of its result. `answer`
+/// is called even when the environment is going away and no JavaScript can run any more.
 template <typename Work, typename Answer>
 napi_value RunAsync(napi_env env, const char* name, Work work, Answer answer) {
   napi_deferred deferred;
@@ -84,7 +86,8 @@ napi_value RunAsync(napi_env env, const char* name, Work work, Answer answer) {
 /// RunAsync for work that answers a Result, which becomes a number.
 template <typename Work>
 napi_value RunAsync(napi_env env, const char* name, Work work) {
-  return RunAsync(env, name, std::move(work), [](napi_env done_env, Result& result) { return ToNumber(done_env, result); });
+  return RunAsync(env, name, std::move(work),
+                  [](napi_env done_env, Result& result) { return ToNumber(done_env, result); });
 }
 
 /// A promise that is resolved already: for what is refused before any system call.

@@ -121,11 +121,16 @@ napi_value EventFdDrain(napi_env env, napi_callback_info info) {
 }
 
 constexpr Entry kEntries[] = {
-    {"fdAdopt", FdAdopt},         {"fdDup", FdDup},
-    {"fdOpen", FdOpen},           {"fdNumber", FdNumber},
-    {"fdClose", FdClose},         {"fdCloseAsync", FdCloseAsync},
-    {"fdPread", FdPread},         {"fdSetNonblocking", FdSetNonblocking},
-    {"eventFdCreate", EventFdCreate}, {"eventFdSignal", EventFdSignal},
+    {"fdAdopt", FdAdopt},
+    {"fdDup", FdDup},
+    {"fdOpen", FdOpen},
+    {"fdNumber", FdNumber},
+    {"fdClose", FdClose},
+    {"fdCloseAsync", FdCloseAsync},
+    {"fdPread", FdPread},
+    {"fdSetNonblocking", FdSetNonblocking},
+    {"eventFdCreate", EventFdCreate},
+    {"eventFdSignal", EventFdSignal},
     {"eventFdDrain", EventFdDrain},
 };
 

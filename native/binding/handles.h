@@ -11,8 +11,8 @@
 #include "core/unique_fd.h"
 #include "core/vhost_net.h"
 
-/// What JavaScript holds: externals with a type tag each, so that one kind cannot be taken for another. A handle is a shared
-/// reference; calls that run on the thread pool hold one more, which makes closing a handle in between safe.
+/// What JavaScript holds: externals with a type tag each, so that one kind cannot be taken for another. A handle is a
+/// shared reference; calls that run on the thread pool hold one more, which makes closing a handle in between safe.
 
 namespace vhost_net::binding {
 

@@ -55,7 +55,8 @@ napi_value MappingAddress(napi_env env, napi_callback_info info) {
   return ToNumber(env, handle->mapping == nullptr ? 0 : static_cast<int64_t>(handle->mapping->address()));
 }
 
-/// Forgets the buffers that the garbage collector has taken, so that a mapping asked for many buffers does not collect references.
+/// Forgets the buffers that the garbage collector has taken, so that a mapping asked for many buffers does not collect
+/// references.
 void DropDeadReferences(napi_env env, MappingHandle* handle) {
   std::vector<napi_ref> alive;
   for (napi_ref reference : handle->buffers) {
@@ -81,9 +82,10 @@ napi_value MappingBuffer(napi_env env, napi_callback_info info) {
   bool finalized = false;
   auto* hold = new BufferHold{handle->mapping, &finalized};
   napi_value buffer = nullptr;
-  const napi_status status = napi_create_external_arraybuffer(env, hold->mapping->data(), hold->mapping->length(), FinalizeBuffer, hold, &buffer);
-  // A buffer that Node refuses as too large is finalized at once, later or never, depending on its version: what may still come is
-  // left an empty hold.
+  const napi_status status = napi_create_external_arraybuffer(env, hold->mapping->data(), hold->mapping->length(),
+                                                              FinalizeBuffer, hold, &buffer);
+  // A buffer that Node refuses as too large is finalized at once, later or never, depending on its version: what may
+  // still come is left an empty hold.
   if (!finalized) {
     hold->finalized = nullptr;
     if (status != napi_ok) hold->mapping.reset();
@@ -165,15 +167,9 @@ napi_value WriteWitnessStart(napi_env env, napi_callback_info info) {
 }
 
 constexpr Entry kEntries[] = {
-    {"memfdCreate", MemfdCreate},
-    {"mappingCreate", MappingCreate},
-    {"mappingAddress", MappingAddress},
-    {"mappingBuffer", MappingBuffer},
-    {"mappingClose", MappingClose},
-    {"mappingAdvise", MappingAdvise},
-    {"mappingsLive", MappingsLive},
-    {"memfdDataRanges", MemfdDataRanges},
-    {"writeWitnessStart", WriteWitnessStart},
+    {"memfdCreate", MemfdCreate},     {"mappingCreate", MappingCreate},     {"mappingAddress", MappingAddress},
+    {"mappingBuffer", MappingBuffer}, {"mappingClose", MappingClose},       {"mappingAdvise", MappingAdvise},
+    {"mappingsLive", MappingsLive},   {"memfdDataRanges", MemfdDataRanges}, {"writeWitnessStart", WriteWitnessStart},
 };
 
 }  // namespace

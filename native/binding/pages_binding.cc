@@ -17,8 +17,8 @@ struct Answer {
   std::vector<T> items;
 };
 
-/// Keeps a typed array alive until an asynchronous call has answered. Its memory is looked up again only then: it may have been
-/// detached in the meantime, and the pool thread never touches it.
+/// Keeps a typed array alive until an asynchronous call has answered. Its memory is looked up again only then: it may
+/// have been detached in the meantime, and the pool thread never touches it.
 class KeptWords {
  public:
   KeptWords(napi_env env, napi_value array) { napi_create_reference(env, array, 1, &reference_); }
@@ -136,8 +136,8 @@ napi_value WriteWitnessTake(napi_env env, napi_callback_info info) {
 }
 
 constexpr Entry kEntries[] = {
-    {"dirtyLogTake", DirtyLogTake}, {"bitmapCount", BitmapCount}, {"bitmapIndexes", BitmapIndexes},
-    {"rangeIsZero", RangeIsZero},   {"pageHashes", PageHashes},   {"pageHashesOf", PageHashesOf},
+    {"dirtyLogTake", DirtyLogTake},         {"bitmapCount", BitmapCount}, {"bitmapIndexes", BitmapIndexes},
+    {"rangeIsZero", RangeIsZero},           {"pageHashes", PageHashes},   {"pageHashesOf", PageHashesOf},
     {"writeWitnessTake", WriteWitnessTake},
 };
 

@@ -6,11 +6,11 @@
 
 namespace vhost_net::binding {
 
-/// A uv_poll_t and what it keeps alive. It keeps its own handle alive as well until it is stopped: a poll that nobody remembers goes on
-/// calling back, as a socket would. The last thing libuv says (the close callback) deletes it.
+/// A uv_poll_t and what it keeps alive. It keeps its own handle alive as well until it is stopped: a poll that nobody
+/// remembers goes on calling back, as a socket would. The last thing libuv says (the close callback) deletes it.
 ///
-/// The cleanup hook is asynchronous: the environment waits until it is removed in the close callback. A poll left open when a Worker's
-/// loop is closed aborts the whole process.
+/// The cleanup hook is asynchronous: the environment waits until it is removed in the close callback. A poll left open
+/// when a Worker's loop is closed aborts the whole process.
 struct Poll {
   uv_poll_t poll;
   napi_env env;

@@ -103,7 +103,8 @@ napi_value SetTxFilter(napi_env env, napi_callback_info info) {
   auto* handle = args.Handle<FdHandle>();
   const int flags = args.Int32("flags");
   const auto macs = args.Bytes("macs");
-  if (!args.failed() && (macs.length % 6 != 0 || macs.length / 6 > 0xffff)) args.RangeError("macs", "6 bytes an address, 65535 at most");
+  if (!args.failed() && (macs.length % 6 != 0 || macs.length / 6 > 0xffff))
+    args.RangeError("macs", "6 bytes an address, 65535 at most");
   if (args.failed()) return nullptr;
   std::vector<uint8_t> bytes(macs.data, macs.data + macs.length);
   return RunOnFile(env, "TUNSETTXFILTER", handle, [flags, bytes = std::move(bytes)](OpenFile& file) {

@@ -11,7 +11,8 @@ namespace vhost_net::binding {
 namespace {
 
 napi_value Membarrier(napi_env env, napi_callback_info) {
-  return RunAsync(env, "membarrier", []() -> Result { return FromCall(syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0)); });
+  return RunAsync(env, "membarrier",
+                  []() -> Result { return FromCall(syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0)); });
 }
 
 napi_value MonotonicMicros(napi_env env, napi_callback_info) {

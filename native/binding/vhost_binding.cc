@@ -216,7 +216,8 @@ napi_value FreeWorker(napi_env env, napi_callback_info info) {
   auto* handle = args.Handle<VhostHandle>();
   const uint32_t worker_id = args.Uint32("workerId");
   if (args.failed()) return nullptr;
-  return RunOnVhost(env, "VHOST_FREE_WORKER", handle, [worker_id](VhostNet& device) { return device.FreeWorker(worker_id); });
+  return RunOnVhost(env, "VHOST_FREE_WORKER", handle,
+                    [worker_id](VhostNet& device) { return device.FreeWorker(worker_id); });
 }
 
 constexpr size_t kMostArgument = size_t{1} << 20;
@@ -257,7 +258,8 @@ napi_value Ioctl(napi_env env, napi_callback_info info) {
         size_t length = 0;
         void* data = nullptr;
         if (kept != nullptr && napi_get_reference_value(done_env, kept, &array) == napi_ok && array != nullptr &&
-            napi_get_typedarray_info(done_env, array, &type, &length, &data, nullptr, nullptr) == napi_ok && length > 0) {
+            napi_get_typedarray_info(done_env, array, &type, &length, &data, nullptr, nullptr) == napi_ok &&
+            length > 0) {
           memcpy(data, answer.argument.data(), std::min(length, answer.argument.size()));
         }
         if (kept != nullptr) napi_delete_reference(done_env, kept);

@@ -33,8 +33,8 @@ napi_value RunOnVhost(napi_env env, const char* name, VhostHandle* handle, Work 
                     [](napi_env done_env, Result& result) { return ToNumber(done_env, result); });
 }
 
-/// A descriptor number on its way to an ioctl: duplicated at once, because the number may be closed, and given to another file, before
-/// a pool thread gets to it. The kernel looks at the file and not at the number.
+/// A descriptor number on its way to an ioctl: duplicated at once, because the number may be closed, and given to
+/// another file, before a pool thread gets to it. The kernel looks at the file and not at the number.
 class LentFd {
  public:
   explicit LentFd(int number) : number_(number) {

@@ -48,7 +48,8 @@ napi_value SetVringAddr(napi_env env, napi_callback_info info) {
   addr.avail_user_addr = args.U64("avail");
   addr.log_guest_addr = args.U64("logGuestAddr");
   if (args.failed()) return nullptr;
-  return RunOnVhost(env, "VHOST_SET_VRING_ADDR", handle, [addr](VhostNet& device) { return device.SetVringAddr(addr); });
+  return RunOnVhost(env, "VHOST_SET_VRING_ADDR", handle,
+                    [addr](VhostNet& device) { return device.SetVringAddr(addr); });
 }
 
 constexpr Entry kEntries[] = {

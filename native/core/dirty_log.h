@@ -8,8 +8,8 @@ namespace vhost_net {
 
 /// Bitmaps of u64 words: page n is bit n % 64 of word n / 64, as vhost writes them on little-endian hosts.
 
-/// Takes the bits that other threads and the kernel set concurrently in `log`, leaving 0, and ORs them into `target`. Answers how many
-/// were new there.
+/// Takes the bits that other threads and the kernel set concurrently in `log`, leaving 0, and ORs them into `target`.
+/// Answers how many were new there.
 uint64_t TakeDirtyLog(uint64_t* log, uint64_t* target, size_t words);
 /// Bits set.
 uint64_t CountBits(const uint64_t* bitmap, size_t words);

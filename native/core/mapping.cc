@@ -34,7 +34,8 @@ Result Inspect(int fd, uint64_t end, uint64_t* unit) {
 
 }  // namespace
 
-Result Mapping::Create(int fd, uint64_t offset, uint64_t length, uint64_t align, int prot, std::shared_ptr<Mapping>* out) {
+Result Mapping::Create(int fd, uint64_t offset, uint64_t length, uint64_t align, int prot,
+                       std::shared_ptr<Mapping>* out) {
   const uint64_t page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
   if (length == 0 || length > kLargest || offset > kLargest || offset % page != 0) return -EINVAL;
   if (align != 0 && (!IsPowerOfTwo(align) || align > kLargest)) return -EINVAL;
@@ -52,7 +53,9 @@ Result Mapping::Create(int fd, uint64_t offset, uint64_t length, uint64_t align,
   if (reserved == MAP_FAILED) return -errno;
   const uint64_t start = RoundUp(reinterpret_cast<uint64_t>(reserved) + 1, start_align);
 
-  const int flags = MAP_FIXED | MAP_NORESERVE | (fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS);
+  // Huge pages are reserved now: a pool that is short fails here with ENOMEM, and not with SIGBUS at the first touch.
+  const bool huge = unit != page;
+  const int flags = MAP_FIXED | (huge ? 0 : MAP_NORESERVE) | (fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS);
   void* data = mmap(reinterpret_cast<void*>(start), body, prot, flags, fd, static_cast<off_t>(offset));
   if (data == MAP_FAILED) {
     Result error = -errno;

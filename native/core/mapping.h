@@ -10,14 +10,15 @@
 
 namespace vhost_net {
 
-/// One mmap between two PROT_NONE guard areas, so that an access just outside of it faults instead of hitting a neighbour. Shared by
-/// reference count; the destructor unmaps.
+/// One mmap between two PROT_NONE guard areas, so that an access just outside of it faults instead of hitting a
+/// neighbour. Shared by reference count; the destructor unmaps.
 class Mapping {
  public:
-  /// Maps `length` bytes of `fd` from `offset` (MAP_SHARED), or anonymous memory (MAP_PRIVATE) when fd is -1. The address is a
-  /// multiple of `align` (0 or a power of two) and of the huge page size of a hugetlbfs file. -EINVAL also when a regular file ends
-  /// before offset + length, where touching the mapping would be SIGBUS.
-  static Result Create(int fd, uint64_t offset, uint64_t length, uint64_t align, int prot, std::shared_ptr<Mapping>* out);
+  /// Maps `length` bytes of `fd` from `offset` (MAP_SHARED), or anonymous memory (MAP_PRIVATE) when fd is -1. The
+  /// address is a multiple of `align` (0 or a power of two) and of the huge page size of a hugetlbfs file. -EINVAL also
+  /// when a regular file ends before offset + length, where touching the mapping would be SIGBUS.
+  static Result Create(int fd, uint64_t offset, uint64_t length, uint64_t align, int prot,
+                       std::shared_ptr<Mapping>* out);
 
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;

@@ -22,9 +22,9 @@ uint64_t LoadWord(const uint8_t* bytes) {
 constexpr uint64_t kSpread = 0xc2b2ae3d27d4eb4f;
 constexpr uint64_t kMix = 0x9e3779b185ebca87;
 
-/// Multiplied before and after the rotation: with one product only, a flipped top bit passes through as one flipped bit, which a single
-/// bit of the next word could cancel. Every step is a bijection of lane and of word, so that a lane that differs in one word stays
-/// different.
+/// Multiplied before and after the rotation: with one product only, a flipped top bit passes through as one flipped
+/// bit, which a single bit of the next word could cancel. Every step is a bijection of lane and of word, so that a lane
+/// that differs in one word stays different.
 uint64_t Absorb(uint64_t lane, uint64_t word) { return Rotate(lane + word * kSpread, 31) * kMix; }
 
 Result HashData(int fd, FileRange data, uint64_t offset, uint8_t* chunk, uint64_t* out) {

@@ -17,16 +17,18 @@ struct FileRange {
   uint64_t length;
 };
 
-/// The ranges of [from, to) that hold data, by SEEK_DATA and SEEK_HOLE. Moves the file offset, which memory files do not use.
+/// The ranges of [from, to) that hold data, by SEEK_DATA and SEEK_HOLE. Moves the file offset, which memory files do
+/// not use.
 Result FindDataRanges(int fd, uint64_t from, uint64_t to, std::vector<FileRange>* out);
 /// pread(2) until `length` bytes or the end of the file; a hole reads as zeros without being allocated. Bytes read.
 Result ReadAt(int fd, uint8_t* target, size_t length, uint64_t position);
 /// Whether all bytes are zero.
 bool IsZero(const uint8_t* bytes, size_t length);
-/// A hash of one page. Not cryptographic: it finds accidents, not forgeries. A difference within one 64-bit word always shows.
+/// A hash of one page. Not cryptographic: it finds accidents, not forgeries. A difference within one 64-bit word always
+/// shows.
 uint64_t HashPage(const uint8_t* page);
-/// Hashes every page of [offset, offset + length) of the file, holes as zero pages without allocating them. -EINVAL unless both are
-/// multiples of kPageSize; -ENODATA when the file ends earlier.
+/// Hashes every page of [offset, offset + length) of the file, holes as zero pages without allocating them. -EINVAL
+/// unless both are multiples of kPageSize; -ENODATA when the file ends earlier.
 Result HashPages(int fd, uint64_t offset, uint64_t length, uint64_t* out);
 
 }  // namespace vhost_net

@@ -5,8 +5,8 @@
 
 namespace vhost_net {
 
-/// Blocks every signal of the calling thread for its lifetime. An ioctl that waits for a page served by userfaultfd is turned into a
-/// busy loop by an unblocked signal, because the wait ends and the access faults again.
+/// Blocks every signal of the calling thread for its lifetime. An ioctl that waits for a page served by userfaultfd is
+/// turned into a busy loop by an unblocked signal, because the wait ends and the access faults again.
 class SignalBlock {
  public:
   SignalBlock() {

@@ -18,8 +18,8 @@ struct TunInterface {
   int flags = 0;
 };
 
-/// Opens `device` inside the namespace at `netns` (null: the current one), attaches to or creates the interface (TUNSETIFF) and brings
-/// it up. *chosen is the name the kernel settled on. -EINVAL for a name of 16 bytes or more.
+/// Opens `device` inside the namespace at `netns` (null: the current one), attaches to or creates the interface
+/// (TUNSETIFF) and brings it up. *chosen is the name the kernel settled on. -EINVAL for a name of 16 bytes or more.
 Result OpenTap(const char* device, const char* netns, const char* name, int flags, UniqueFd* out, std::string* chosen);
 
 Result TunGetIff(int fd, TunInterface* out);
@@ -49,8 +49,8 @@ Result TunGetDevNetns(int fd, UniqueFd* out);
 Result TapGetHwaddr(int fd, uint8_t* mac);
 Result TapSetHwaddr(int fd, const uint8_t* mac);
 
-/// The classic BPF program of a tap. TUNGETFILTER gives back the address the program was attached from and never its content, so the
-/// instructions must stay where they were, and an address of somebody else must not be followed.
+/// The classic BPF program of a tap. TUNGETFILTER gives back the address the program was attached from and never its
+/// content, so the instructions must stay where they were, and an address of somebody else must not be followed.
 class TapFilter {
  public:
   /// `program` is struct sock_filter, 8 bytes each.
@@ -65,8 +65,8 @@ class TapFilter {
   bool attached_ = false;
 };
 
-/// Reads up to `max` frames until the tap is empty: frame i to arena + i * stride, its length to lengths[i]. How many, or the errno when
-/// there was not even one.
+/// Reads up to `max` frames until the tap is empty: frame i to arena + i * stride, its length to lengths[i]. How many,
+/// or the errno when there was not even one.
 Result ReadFrames(int fd, uint8_t* arena, size_t stride, size_t max, int32_t* lengths);
 /// Writes likewise and stops at the first that fails. -EINVAL for a length below 0 or above stride.
 Result WriteFrames(int fd, const uint8_t* arena, size_t stride, size_t count, const int32_t* lengths);

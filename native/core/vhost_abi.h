@@ -8,8 +8,8 @@
 #include <cstddef>
 #include <cstdint>
 
-/// The kernel's interface of /dev/vhost-net: include/uapi/linux/vhost.h and vhost_types.h. What the headers of Linux 6.1 lack is written
-/// out here, with names of our own where a newer header has them.
+/// The kernel's interface of /dev/vhost-net: include/uapi/linux/vhost.h and vhost_types.h. What the headers of
+/// Linux 6.1 lack is written out here, with names of our own where a newer header has them.
 
 namespace vhost_net {
 
@@ -58,12 +58,14 @@ static_assert(sizeof(vhost_vring_file) == 8 && offsetof(vhost_vring_file, fd) ==
 static_assert(sizeof(vhost_vring_addr) == 40 && offsetof(vhost_vring_addr, flags) == 4);
 static_assert(offsetof(vhost_vring_addr, desc_user_addr) == 8 && offsetof(vhost_vring_addr, used_user_addr) == 16);
 static_assert(offsetof(vhost_vring_addr, avail_user_addr) == 24 && offsetof(vhost_vring_addr, log_guest_addr) == 32);
-static_assert(sizeof(vhost_memory) == 8 && offsetof(vhost_memory, padding) == 4 && offsetof(vhost_memory, regions) == 8);
+static_assert(sizeof(vhost_memory) == 8 && offsetof(vhost_memory, padding) == 4 &&
+              offsetof(vhost_memory, regions) == 8);
 static_assert(sizeof(vhost_memory_region) == 32 && offsetof(vhost_memory_region, guest_phys_addr) == 0);
 static_assert(offsetof(vhost_memory_region, memory_size) == 8 && offsetof(vhost_memory_region, userspace_addr) == 16);
 static_assert(offsetof(vhost_memory_region, flags_padding) == 24);
 static_assert(sizeof(VhostFeaturesArray) == 24 && offsetof(VhostFeaturesArray, features) == 8);
-static_assert(sizeof(VhostWorkerState) == 4 && sizeof(VhostVringWorker) == 8 && offsetof(VhostVringWorker, worker_id) == 4);
+static_assert(sizeof(VhostWorkerState) == 4 && sizeof(VhostVringWorker) == 8 &&
+              offsetof(VhostVringWorker, worker_id) == 4);
 
 }  // namespace vhost_net
 

@@ -84,8 +84,8 @@ Result VhostNet::SetMemTable(const std::vector<MemoryRegion>& regions, Mappings 
     *next++ = region.userspace_addr;
     *next++ = 0;
   }
-  // The lock spans ioctl and bookkeeping, so that of two concurrent tables the kernel's last is also the last here. What is
-  // replaced leaves with `mappings`, which as a parameter lives longer than the lock: unmapping needs no lock.
+  // The lock spans ioctl and bookkeeping, so that of two concurrent tables the kernel's last is also the last here.
+  // What is replaced leaves with `mappings`, which as a parameter lives longer than the lock: unmapping needs no lock.
   std::lock_guard<std::mutex> lock(mutex_);
   const Result result = Call(fd(), VHOST_SET_MEM_TABLE, argument.data());
   if (result >= 0) table_.swap(mappings);
@@ -140,7 +140,8 @@ Result VhostNet::SetVringAddr(const VringAddr& addr) {
   std::lock_guard<std::mutex> lock(mutex_);
   const Result result = Call(fd(), VHOST_SET_VRING_ADDR, &argument);
   if (result < 0 || addr.index >= kRings) return result;
-  // A later table may leave out the mapping that holds the ring; the ring goes on using it until its address is set again.
+  // A later table may leave out the mapping that holds the ring; the ring goes on using it until its address is set
+  // again.
   for (uint64_t address : {addr.desc_user_addr, addr.used_user_addr, addr.avail_user_addr}) {
     for (const Mappings* list : {&table_, &rings_[addr.index]}) {
       for (const auto& mapping : *list) {

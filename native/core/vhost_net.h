@@ -30,9 +30,10 @@ struct VringAddr {
 
 /// An open /dev/vhost-net: one method per ioctl, named after it, each answering a value or a negative errno.
 ///
-/// The kernel keeps plain addresses of this process, so the object holds the mappings they lie in: those of the memory table, of the
-/// dirty log, and those the rings were in when their addresses were set. A mapping is let go only after the ioctl that replaces it has
-/// returned, and all of them only after the descriptor is closed. Methods may be called from several threads.
+/// The kernel keeps plain addresses of this process, so the object holds the mappings they lie in: those of the memory
+/// table, of the dirty log, and those the rings were in when their addresses were set. A mapping is let go only after
+/// the ioctl that replaces it has returned, and all of them only after the descriptor is closed. Methods may be called
+/// from several threads.
 class VhostNet {
  public:
   explicit VhostNet(UniqueFd fd) : fd_(std::move(fd)) {}
@@ -55,7 +56,8 @@ class VhostNet {
   Result SetForkFromOwner(uint8_t value);
   Result GetForkFromOwner();
   /// `padding` is the header's padding word, 0 but in tests.
-  Result SetMemTable(const std::vector<MemoryRegion>& regions, std::vector<std::shared_ptr<Mapping>> mappings, uint32_t padding);
+  Result SetMemTable(const std::vector<MemoryRegion>& regions, std::vector<std::shared_ptr<Mapping>> mappings,
+                     uint32_t padding);
   Result SetLogBase(uint64_t hva, std::shared_ptr<Mapping> mapping);
   Result SetLogFd(int fd);
   Result SetVringNum(uint32_t index, uint32_t num);
@@ -74,8 +76,9 @@ class VhostNet {
   Result FreeWorker(uint32_t worker_id);
   Result AttachVringWorker(uint32_t index, uint32_t worker_id);
   Result GetVringWorker(uint32_t index);
-  /// Any request. The argument is handed over so that its last byte is the last before a guard page: a request that wants more than
-  /// `length` bytes meets -EFAULT instead of foreign memory. Written back afterwards. A null argument stays null.
+  /// Any request. The argument is handed over so that its last byte is the last before a guard page: a request that
+  /// wants more than `length` bytes meets -EFAULT instead of foreign memory. Written back afterwards. A null argument
+  /// stays null.
   Result Ioctl(unsigned long request, uint8_t* argument, size_t length);
 
  private:

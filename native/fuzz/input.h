@@ -31,12 +31,12 @@ class Input {
 };
 
 /// A property that must hold for every input.
-#define MUST(condition)                                                         \
-  do {                                                                          \
-    if (!(condition)) {                                                         \
+#define MUST(condition)                                                                  \
+  do {                                                                                   \
+    if (!(condition)) {                                                                  \
       std::fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #condition); \
-      std::abort();                                                             \
-    }                                                                           \
+      std::abort();                                                                      \
+    }                                                                                    \
   } while (0)
 
 #endif

@@ -6,7 +6,8 @@
 #include "core/page_io.h"
 #include "fuzz/input.h"
 
-/// A sparse file written at random places: its data ranges cover every byte that is not zero, and its page hashes are those of its bytes.
+/// A sparse file written at random places: its data ranges cover every byte that is not zero, and its page hashes are
+/// those of its bytes.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace vhost_net;
   constexpr uint64_t kPages = 16, kBytes = kPages * kPageSize;

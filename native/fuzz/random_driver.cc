@@ -8,7 +8,8 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 
-/// Drives a fuzz target where there is no libFuzzer: `target RUNS SEED` with random inputs, or `target FILE` with one input.
+/// Drives a fuzz target where there is no libFuzzer: `target RUNS SEED` with random inputs, or `target FILE` with one
+/// input.
 int main(int argc, char** argv) {
   if (argc == 2) {
     std::ifstream file(argv[1], std::ios::binary);

@@ -53,7 +53,8 @@ int main(int argc, char** argv) {
     if (argc > 1 && std::strstr(test.name, argv[1]) == nullptr) continue;
     const Counts before = counts();
     test.run();
-    std::printf("%s: %d passed, %d failed\n", test.name, counts().passed - before.passed, counts().failed - before.failed);
+    std::printf("%s: %d passed, %d failed\n", test.name, counts().passed - before.passed,
+                counts().failed - before.failed);
   }
   std::printf("%d passed, %d failed, %d skipped\n", counts().passed, counts().failed, counts().skipped);
   return counts().failed == 0 && counts().passed > 0 ? 0 : 1;

@@ -13,7 +13,8 @@ constexpr size_t kWords = 256;
 constexpr uint64_t kBits = kWords * 64;
 using Take = uint64_t (*)(uint64_t*, uint64_t*, size_t);
 
-/// Sets every bit exactly once, in an order that spreads over all words, while another thread takes them: how many arrived.
+/// Sets every bit exactly once, in an order that spreads over all words, while another thread takes them: how many
+/// arrived.
 uint64_t Race(Take take) {
   std::vector<uint64_t> log(kWords), target(kWords);
   std::atomic<bool> writing{true};

@@ -118,7 +118,8 @@ TEST(mappings_do_not_leak) {
   for (int i = 0; i < 1000; i++) {
     UniqueFd fd;
     std::shared_ptr<Mapping> mapping;
-    if (CreateMemfd("m", 64 * kPage, 0, &fd) < 0 || Mapping::Create(fd.get(), 0, 64 * kPage, 0, kReadWrite, &mapping) < 0) {
+    if (CreateMemfd("m", 64 * kPage, 0, &fd) < 0 ||
+        Mapping::Create(fd.get(), 0, 64 * kPage, 0, kReadWrite, &mapping) < 0) {
       CHECK(false);
       return;
     }

@@ -42,10 +42,12 @@ TEST(netns_is_entered_by_one_thread_only) {
   if (path.empty()) return SKIP("needs CAP_SYS_ADMIN");
   const uint64_t here = Inode("/proc/thread-self/ns/net");
   uint64_t there = 0;
-  CHECK_EQUAL(RunInNetns(path.c_str(), [&]() -> Result {
-                there = Inode("/proc/thread-self/ns/net");
-                return 42;
-              }), 42);
+  CHECK_EQUAL(RunInNetns(path.c_str(),
+                         [&]() -> Result {
+                           there = Inode("/proc/thread-self/ns/net");
+                           return 42;
+                         }),
+              42);
   CHECK_EQUAL(there, Inode(path.c_str()));
   CHECK(there != here);
   CHECK_EQUAL(Inode("/proc/thread-self/ns/net"), here);

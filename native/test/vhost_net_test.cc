@@ -19,7 +19,8 @@ std::shared_ptr<Mapping> NewMapping() {
 /// A reference to a mapping that, when it goes as the last, tells whether the descriptor `fd` was closed by then.
 std::shared_ptr<Mapping> Witness(int fd, bool* closed_before) {
   auto mapping = NewMapping();
-  return std::shared_ptr<Mapping>(mapping.get(), [mapping, fd, closed_before](Mapping*) { *closed_before = fcntl(fd, F_GETFD) < 0; });
+  return std::shared_ptr<Mapping>(mapping.get(),
+                                  [mapping, fd, closed_before](Mapping*) { *closed_before = fcntl(fd, F_GETFD) < 0; });
 }
 
 /// The fault that the order is there to prevent: members in this order die the other way round.

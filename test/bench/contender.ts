@@ -23,7 +23,7 @@ export interface Placement {
   readonly workerCpu: number;
 }
 
-const START_LIMIT_MS = 30_000;
+const START_LIMIT_MS = 120_000;
 
 export abstract class Contender {
   abstract readonly name: string;

@@ -8,11 +8,10 @@ import type { Pktgen } from './pktgen';
 import { netdevCounters, nowMicros, threadNanos } from './proc';
 import type { Window } from './window';
 
-const LOOK_MS = 10;
+const LOOK_MS = 5;
 const LIMIT_MS = 60_000;
-/** From where to where, as parts of all frames, is measured: the first and last find a worker that wakes or ends. */
+/** From where, as part of all frames, is measured: the first find a worker that wakes. */
 const FROM = 0.1;
-const TO = 0.95;
 /** Samples within which a driver must have counted what its tap has delivered. */
 const SAMPLES = 10;
 
@@ -23,61 +22,70 @@ interface Reading {
   readonly driver: number;
 }
 
-/**
- * The contender, whose tap's queue holds `frames`, is paused before and after. `expected` is what its driver's count must be in the end:
- * exactly all frames it was ever sent.
- */
-export async function drainWindow(
-  contender: Contender,
-  load: Pktgen,
-  frames: number,
-  expected: number,
-): Promise<Window> {
-  const before = netdevCounters(contender.netdev);
-  await load.send(contender.netdev, frames);
-  const lost = netdevCounters(contender.netdev).txDropped - before.txDropped;
-  if (lost > 0) throw new Error(`${lost} of ${frames} frames did not fit the queue of ${contender.netdev}`);
-  contender.resume();
-  try {
-    const readings = await watch(contender, before.txPackets, frames);
-    await requireCount(contender, expected);
-    return between(readings, frames);
-  } finally {
-    contender.pause();
-  }
+/** The first and the last reading of a drain that count. */
+interface Span {
+  readonly from: Reading | null;
+  readonly to: Reading | null;
 }
 
-async function watch(contender: Contender, start: number, frames: number): Promise<Reading[]> {
+/** Frames a tap's queue can hold: Linux allows some more. */
+export const QUEUE_FRAMES = 16_000;
+
+/** The contender is paused before and after. Nothing but `load` may ever have sent to its tap. */
+export async function drainWindow(contender: Contender, load: Pktgen, drains: number): Promise<Window> {
+  await load.aim(contender.netdev);
+  const spans: Span[] = [];
+  while (spans.length < drains) {
+    const start = netdevCounters(contender.netdev).txPackets;
+    await load.fill();
+    contender.resume();
+    try {
+      spans.push(await watch(contender, start));
+      if (spans.length === drains) await requireCount(contender);
+    } finally {
+      contender.pause();
+    }
+  }
+  return together(spans);
+}
+
+async function watch(contender: Contender, start: number): Promise<Span> {
   const limit = Date.now() + LIMIT_MS;
-  const readings: Reading[] = [];
+  let from: Reading | null = null;
+  let to: Reading | null = null;
   for (;;) {
     const delivered = netdevCounters(contender.netdev).txPackets - start;
     const micros = nowMicros();
-    const worker = threadNanos(contender.pid, contender.worker);
-    readings.push({ micros, delivered, worker, driver: contender.driverNanos() });
-    if (delivered >= frames) return readings;
-    if (Date.now() > limit)
-      throw new Error(`${contender.name} took ${delivered} of ${frames} frames in ${LIMIT_MS} ms`);
+    if (delivered >= QUEUE_FRAMES) return { from, to };
+    if (delivered >= QUEUE_FRAMES * FROM) {
+      const worker = threadNanos(contender.pid, contender.worker);
+      to = { micros, delivered, worker, driver: contender.driverNanos() };
+      from ??= to;
+    }
+    if (Date.now() > limit) throw new Error(`${contender.name} took ${delivered} of ${QUEUE_FRAMES} frames`);
     await sleep(LOOK_MS);
   }
 }
 
-async function requireCount(contender: Contender, expected: number): Promise<void> {
+/** Since it began, the driver has counted exactly what its tap has delivered. */
+async function requireCount(contender: Contender): Promise<void> {
+  const delivered = netdevCounters(contender.netdev).txPackets;
   let counted = -1;
-  for (let tries = 0; tries < SAMPLES && counted < expected; tries++) counted = (await contender.sample()).frames;
-  if (counted !== expected)
-    throw new Error(`${contender.name} counted ${counted} frames, its tap delivered ${expected}`);
+  for (let tries = 0; tries < SAMPLES && counted < delivered; tries++) counted = (await contender.sample()).frames;
+  if (counted !== delivered)
+    throw new Error(`${contender.name} counted ${counted} frames, its tap delivered ${delivered}`);
 }
 
-function between(readings: readonly Reading[], frames: number): Window {
-  const from = readings.find(({ delivered }) => delivered >= frames * FROM)!;
-  const to = readings.findLast(({ delivered }) => delivered <= frames * TO) ?? from;
-  const seconds = (to.micros - from.micros) / 1e6;
-  if (!(seconds > 0)) throw new Error(`${frames} frames are too few to measure: give a larger --seconds`);
+/** All drains as one. Those too short for two readings tell nothing. */
+function together(spans: readonly Span[]): Window {
+  const sum = (key: keyof Reading): number =>
+    spans.reduce((total, { from, to }) => total + (from === null || to === null ? 0 : to[key] - from[key]), 0);
+  const seconds = sum('micros') / 1e6;
+  if (!(seconds > 0)) throw new Error('the queue drains too fast to be measured');
   return {
-    rate: (to.delivered - from.delivered) / seconds,
-    worker: (to.worker - from.worker) / 1e9 / seconds,
-    driver: (to.driver - from.driver) / 1e9 / seconds,
+    rate: sum('delivered') / seconds,
+    worker: sum('worker') / 1e9 / seconds,
+    driver: sum('driver') / 1e9 / seconds,
     idle: Number.NaN,
     kicksPerSecond: Number.NaN,
   };

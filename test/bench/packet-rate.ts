@@ -5,7 +5,7 @@
  */
 import { availableParallelism } from 'node:os';
 import type { Contender, Direction, Placement } from './contender';
-import { drainWindow } from './drain-window';
+import { drainWindow, QUEUE_FRAMES } from './drain-window';
 import { C_PROGRAM, cProgram, type FloodOptions, OURS, ours } from './flooder';
 import { bringUp, type Sink } from './netdev';
 import { Pktgen } from './pktgen';
@@ -22,8 +22,8 @@ const GOALS: readonly (readonly [peer: string, goal: number])[] = [
   [C_PROGRAM, 0.95],
   [TESTPMD, 1],
 ];
-/** Frames queued for a receive window, by second of --seconds. */
-const FRAMES_PER_SECOND = 130_000;
+/** Queues drained in a receive window, by second of --seconds. */
+const DRAINS_PER_SECOND = 4;
 
 /** One window of a contender. */
 type Measure = (contender: Contender) => Promise<Window>;
@@ -36,10 +36,10 @@ export async function packetRate(direction: Direction, settings: BenchSettings):
     testpmd(direction, OPTIONS, placement),
   ];
   try {
-    const frames = settings.seconds * FRAMES_PER_SECOND;
-    const sink = await startAll(contenders, direction, direction === 'rx' ? frames : 0);
-    process.stdout.write(`${title(direction, sink, frames)}\n`);
-    const take = direction === 'tx' ? transmitting(settings) : receiving(placement, frames);
+    const sink = await startAll(contenders, direction);
+    process.stdout.write(`${title(direction, sink)}\n`);
+    const take =
+      direction === 'tx' ? transmitting(settings) : receiving(placement, settings.seconds * DRAINS_PER_SECOND);
     if (direction === 'rx') for (const contender of contenders) await take(contender);
     const windows = new Map<string, Window[]>(contenders.map(({ name }) => [name, []]));
     for (let round = 1; round <= settings.pairs; round++) {
@@ -57,22 +57,17 @@ function transmitting(settings: BenchSettings): Measure {
   return (contender) => transmitWindow(contender, settings);
 }
 
-function receiving(placement: Placement, frames: number): Measure {
+function receiving(placement: Placement, drains: number): Measure {
   const load = new Pktgen(placement.workerCpu, OPTIONS.frame);
-  const sent = new Map<Contender, number>();
-  return (contender) => {
-    const expected = (sent.get(contender) ?? 0) + frames;
-    sent.set(contender, expected);
-    return drainWindow(contender, load, frames, expected);
-  };
+  return (contender) => drainWindow(contender, load, drains);
 }
 
-/** Taps up and equal, everybody paused. `queueLength` is the frames a tap must hold, 0 for the kernel's default. */
-async function startAll(contenders: readonly Contender[], direction: Direction, queueLength: number): Promise<Sink> {
+/** Taps up and equal, everybody paused. */
+async function startAll(contenders: readonly Contender[], direction: Direction): Promise<Sink> {
   const sinks = new Set<Sink>();
   for (const contender of contenders) {
     await contender.start();
-    sinks.add(bringUp(contender.netdev, direction, queueLength));
+    sinks.add(bringUp(contender.netdev, direction, direction === 'rx' ? QUEUE_FRAMES : 0));
     await contender.begin();
     contender.pause();
   }
@@ -84,8 +79,8 @@ async function startAll(contenders: readonly Contender[], direction: Direction, 
   return [...sinks][0]!;
 }
 
-function title(direction: Direction, sink: Sink, frames: number): string {
+function title(direction: Direction, sink: Sink): string {
   const sent = sink === 'drop' ? 'dropped at the tap by tc' : 'to a tap without protocols';
-  const where = direction === 'rx' ? `from a queue of ${frames} that pktgen filled` : sent;
+  const where = direction === 'rx' ? `from a queue of ${QUEUE_FRAMES} that pktgen filled` : sent;
   return `${direction}-pps: ${OPTIONS.frame}-byte frames ${where}, ring ${OPTIONS.ring}, batch ${OPTIONS.batch}, frames/s`;
 }

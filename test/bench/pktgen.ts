@@ -3,12 +3,14 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { netdevCounters } from './proc';
 
 const CONTROL = '/proc/net/pktgen/pgctrl';
 
 export class Pktgen {
   readonly #thread: string;
   readonly #frame: number;
+  #netdev = '';
 
   /** `frame` in bytes, without a checksum at its end. */
   constructor(cpu: number, frame: number) {
@@ -16,20 +18,33 @@ export class Pktgen {
     this.#frame = frame;
   }
 
-  /** Sends `frames` frames, all of one UDP flow, as fast as it can. */
-  async send(netdev: string, frames: number): Promise<void> {
+  /** Where `fill` sends: frames of one UDP flow, as fast as it can. */
+  async aim(netdev: string): Promise<void> {
+    this.#netdev = netdev;
     tell(this.#thread, 'rem_device_all');
     // The thread removes them when it next runs, and would remove a device added before that as well.
     while (/bench-/.test(readFileSync(this.#thread, 'utf8'))) await sleep(20);
     tell(this.#thread, `add_device ${netdev}`);
-    const settings = [`count ${frames}`, 'clone_skb 0', 'delay 0', `pkt_size ${this.#frame}`];
+    // No count: having sent its last frame the generator would spin until that was received, on a processor that others need.
+    const settings = ['count 0', 'clone_skb 0', 'delay 0', `pkt_size ${this.#frame}`];
     const addresses = ['dst_mac 02:00:00:00:00:00', 'dst 198.18.0.2', 'src_min 198.18.0.1', 'src_max 198.18.0.1'];
     const ports = ['udp_src_min 9', 'udp_src_max 9', 'udp_dst_min 9', 'udp_dst_max 9'];
     for (const setting of [...settings, ...addresses, ...ports]) tell(`/proc/net/pktgen/${netdev}`, setting);
-    // This write returns when all is sent, and not before: not on a thread of the pool that others wait for.
+  }
+
+  /** Sends until the first frames are dropped, so that the queue is full. */
+  async fill(): Promise<void> {
+    const dropped = (): number => netdevCounters(this.#netdev).txDropped;
+    const before = dropped();
+    // The write that starts it returns when it is stopped.
     const start = spawn('setpriv', ['--pdeathsig', 'INT', 'sh', '-c', `echo start > ${CONTROL}`], { stdio: 'inherit' });
-    const [code] = (await once(start, 'exit')) as [number | null];
-    if (code !== 0) throw new Error('pktgen did not start');
+    const ended = once(start, 'exit');
+    while (dropped() === before) {
+      if (start.exitCode !== null) throw new Error('pktgen did not start');
+      await sleep(5);
+    }
+    tell(CONTROL, 'stop');
+    await ended;
   }
 }
 

@@ -39,11 +39,13 @@ export class TestMemory implements RingMemory {
 }
 
 /** Remembers marked bytes one by one, so that a byte that changed without a mark can be named. */
+const PAGE = 4096;
+
 export class ByteLog implements WriteLog {
   enabled = true;
   readonly #memory: TestMemory;
   readonly #marked: Uint8Array[];
-  #before: TestMemory;
+  readonly #before: TestMemory;
 
   constructor(memory: TestMemory) {
     this.#memory = memory;
@@ -63,10 +65,17 @@ export class ByteLog implements WriteLog {
     for (const [index, { gpa, u8 }] of this.#memory.regions.entries()) {
       const before = this.#before.regions[index]!.u8;
       const marked = this.#marked[index]!;
-      for (let at = 0; at < u8.length; at++) if (u8[at] !== before[at] && marked[at] === 0) missed.push(gpa + at);
+      for (let page = 0; page < u8.length; page += PAGE) {
+        const now = Buffer.from(u8.buffer, page, Math.min(PAGE, u8.length - page));
+        if (!now.equals(before.subarray(page, page + now.length))) {
+          for (let at = page; at < page + now.length; at++) {
+            if (u8[at] !== before[at] && marked[at] === 0) missed.push(gpa + at);
+          }
+          before.set(now, page);
+        }
+      }
       marked.fill(0);
     }
-    this.#before = this.#memory.clone();
     return missed;
   }
 

@@ -2,8 +2,8 @@
 import { EventFd } from '../../lib/host/event-fd';
 import { Netns } from '../../lib/host/netns';
 import { Tap } from '../../lib/host/tap';
-import { VhostNet } from '../../lib/host/vhost-net';
 import type { RawVringAddr } from '../../lib/host/vhost-ioctls';
+import { VhostNet } from '../../lib/host/vhost-net';
 import { GuestMemory } from '../../lib/memory/guest-memory';
 import type { MappingHandle } from '../../lib/native';
 import { VERSION_1 } from './vhost-lab';

@@ -19,7 +19,9 @@ export function writeFrame(bytes: Uint8Array, offset: number, to: 'guest' | 'pee
 /** The number of the frame at `offset`, -1 when it is none of ours. */
 export function frameNumber(bytes: Uint8Array, offset: number): number {
   if (bytes[offset + 12] !== ETHERTYPE >> 8 || bytes[offset + 13] !== (ETHERTYPE & 0xff)) return -1;
-  return ((bytes[offset + 14]! << 24) | (bytes[offset + 15]! << 16) | (bytes[offset + 16]! << 8) | bytes[offset + 17]!) >>> 0;
+  return (
+    ((bytes[offset + 14]! << 24) | (bytes[offset + 15]! << 16) | (bytes[offset + 16]! << 8) | bytes[offset + 17]!) >>> 0
+  );
 }
 
 /** What came of frames numbered from 0. */

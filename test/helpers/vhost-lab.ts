@@ -2,9 +2,10 @@
  * A virtio-net device on a real /dev/vhost-net, with all of its surroundings in a network namespace of its own: the device's tap and the
  * peer's tap are ports of one bridge, the peer's frames are read and written by the test.
  */
-import { IFF_NO_PI, IFF_TAP } from '../../lib/constants/if-tun';
+
 import type { BackendDevice, QueueNotifiers, RingFault } from '../../lib/backend/backend';
 import { VhostKernelBackend, type VhostKernelOptions } from '../../lib/backend/vhost-kernel';
+import { IFF_NO_PI, IFF_TAP } from '../../lib/constants/if-tun';
 import { EventFd } from '../../lib/host/event-fd';
 import { Netns } from '../../lib/host/netns';
 import { Tap } from '../../lib/host/tap';
@@ -70,12 +71,10 @@ export class VhostLab implements BackendDevice {
   static async create(options: LabOptions = {}): Promise<VhostLab> {
     const netns = await Netns.create(Netns.uniqueName('lab'));
     try {
-      await netns.addBridge('br0');
       const tap = await Tap.open({ netns: netns.path, name: 'dev0', faults: options.tapFaults });
       await tap.setVnetHdrSize(HEADER);
       const peerTap = await Tap.open({ netns: netns.path, name: 'peer0', flags: IFF_TAP | IFF_NO_PI });
-      await netns.attach('br0', 'dev0');
-      await netns.attach('br0', 'peer0');
+      await netns.addBridge('br0', ['dev0', 'peer0']);
       const memory = GuestMemory.create(
         [{ gpa: RAM, size: RAM_SIZE }],
         options.deviceMapping === undefined ? {} : { deviceMapping: options.deviceMapping },

@@ -3,7 +3,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 export { sleep };
 
 /** Waits until `done` answers true, looking every millisecond; fails with `what` after `milliseconds`. */
-export async function until(what: string, done: () => boolean | Promise<boolean>, milliseconds = 20_000): Promise<void> {
+export async function until(
+  what: string,
+  done: () => boolean | Promise<boolean>,
+  milliseconds = 20_000,
+): Promise<void> {
   const end = performance.now() + milliseconds;
   while (!(await done())) {
     if (performance.now() > end) throw new Error(`did not happen within ${milliseconds} ms: ${what}`);

@@ -2,8 +2,8 @@
 import type { VringAddresses } from '../../lib/host/vhost-net';
 import { DirtyLog } from '../../lib/memory/dirty-log';
 import { PageBitmap } from '../../lib/memory/page-bitmap';
-import { BUFFERS, EVENT_IDX, HEADER, type LabOptions, VERSION_1, VhostLab } from '../helpers/vhost-lab';
 import { FRAME_LENGTH } from '../helpers/vhost-frames';
+import { BUFFERS, EVENT_IDX, HEADER, type LabOptions, VERSION_1, VhostLab } from '../helpers/vhost-lab';
 import { pagesOf } from '../helpers/vhost-pages';
 import { VIRTQ_DESC_F_NEXT, VIRTQ_DESC_F_WRITE } from '../helpers/vhost-ring';
 import { sleep, until } from '../helpers/vhost-wait';
@@ -51,7 +51,13 @@ class LogLab {
     const head = this.#next++ % rx.size;
     pieces.forEach(([address, bytes], i) => {
       const last = i === pieces.length - 1;
-      rx.setDescriptor((head + i) % rx.size, address, bytes, VIRTQ_DESC_F_WRITE | (last ? 0 : VIRTQ_DESC_F_NEXT), head + i + 1);
+      rx.setDescriptor(
+        (head + i) % rx.size,
+        address,
+        bytes,
+        VIRTQ_DESC_F_WRITE | (last ? 0 : VIRTQ_DESC_F_NEXT),
+        head + i + 1,
+      );
     });
     rx.offer(head);
     rx.publish();
@@ -120,7 +126,12 @@ describe('to the byte', () => {
     expect(await it.receive([[P + PAGE - whole + 1, 2048]])).toEqual([page(P), page(P) + 1]);
     // Header at the end of the page, data in the next.
     expect(await it.receive([[P + PAGE - HEADER, 2048]])).toEqual([page(P), page(P) + 1]);
-    expect(await it.receive([[P, HEADER], [P + 5 * PAGE, 2048]])).toEqual([page(P), page(P) + 5]);
+    expect(
+      await it.receive([
+        [P, HEADER],
+        [P + 5 * PAGE, 2048],
+      ]),
+    ).toEqual([page(P), page(P) + 5]);
   });
 
   test('a used ring of several pages: element 511 lies in two of them', async () => {

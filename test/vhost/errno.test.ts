@@ -40,7 +40,10 @@ function socketFds(): number[] {
 }
 
 /** struct vhost_memory as bytes. */
-function tableBytes(regions: readonly { gpa: number | bigint; size: number | bigint; hva: number | bigint; flags?: number }[], padding = 0): Uint8Array {
+function tableBytes(
+  regions: readonly { gpa: number | bigint; size: number | bigint; hva: number | bigint; flags?: number }[],
+  padding = 0,
+): Uint8Array {
   const view = new DataView(new ArrayBuffer(8 + 32 * regions.length));
   view.setUint32(0, regions.length, true);
   view.setUint32(4, padding, true);
@@ -86,11 +89,25 @@ const rows: Row[] = [
   ['owned', 'NUM index 2', (v) => v.setVringNum(2, 256), 'ENOBUFS', 'VHOST_SET_VRING_NUM', /rings 0 .* and 1/],
   ['owned', 'NUM without an argument', (v) => v.ioctl(vhost.VHOST_SET_VRING_NUM, null), 'EFAULT'],
   ...[0, 3, 65535, 65536, 2 ** 31].map(
-    (num): Row => ['owned', `NUM ${num}`, (v) => v.setVringNum(0, num), 'EINVAL', 'VHOST_SET_VRING_NUM', /power of two/],
+    (num): Row => [
+      'owned',
+      `NUM ${num}`,
+      (v) => v.setVringNum(0, num),
+      'EINVAL',
+      'VHOST_SET_VRING_NUM',
+      /power of two/,
+    ],
   ),
   ...[1, 2, 256, 1024, 32768].map((num): Row => ['owned', `NUM ${num}`, (v) => v.setVringNum(0, num), 'ok']),
   ...[65536, 0xffffffff].map(
-    (base): Row => ['owned', `BASE ${base}`, (v) => v.setVringBase(0, base), 'EINVAL', 'VHOST_SET_VRING_BASE', /0 to 65535/],
+    (base): Row => [
+      'owned',
+      `BASE ${base}`,
+      (v) => v.setVringBase(0, base),
+      'EINVAL',
+      'VHOST_SET_VRING_BASE',
+      /0 to 65535/,
+    ],
   ),
   ['owned', 'BASE 65535', (v) => v.setVringBase(0, 65535), 'ok'],
   ['attached', 'NUM while attached', (v) => v.setVringNum(0, 256), 'EBUSY', 'VHOST_SET_VRING_NUM', /detach/],
@@ -121,7 +138,8 @@ const rows: Row[] = [
     (part): Row => [
       'table',
       `ADDR ${part} misaligned`,
-      (v, b) => v.setVringAddr(0, b.addresses(0, { [part]: Number(b.addresses(0)[part]) + (part === 'avail' ? 1 : 2) })),
+      (v, b) =>
+        v.setVringAddr(0, b.addresses(0, { [part]: Number(b.addresses(0)[part]) + (part === 'avail' ? 1 : 2) })),
       'EINVAL',
       'VHOST_SET_VRING_ADDR',
       /misaligned/,
@@ -154,7 +172,14 @@ const rows: Row[] = [
   ],
   ['attached', 'ADDR unmapped, attached', (v, b) => v.setVringAddr(0, b.addresses(0, { desc: UNMAPPED })), 'ok'],
 
-  ['owned', 'MEM padding 1', (v, b) => v.setMemTable(b.table.table, b.table.mappings, 1), 'ENOTSUP', 'VHOST_SET_MEM_TABLE', /padding/],
+  [
+    'owned',
+    'MEM padding 1',
+    (v, b) => v.setMemTable(b.table.table, b.table.mappings, 1),
+    'ENOTSUP',
+    'VHOST_SET_MEM_TABLE',
+    /padding/,
+  ],
   [
     'owned',
     'MEM flags_padding 5',
@@ -165,10 +190,24 @@ const rows: Row[] = [
     'ok',
   ],
   ['owned', '64 regions', (v, b) => v.setMemTable(regionsOf(b, 64), b.table.mappings), 'ok'],
-  ['owned', '65 regions', (v, b) => v.setMemTable(regionsOf(b, 65), b.table.mappings), 'E2BIG', 'VHOST_SET_MEM_TABLE', /max_mem_regions/],
+  [
+    'owned',
+    '65 regions',
+    (v, b) => v.setMemTable(regionsOf(b, 65), b.table.mappings),
+    'E2BIG',
+    'VHOST_SET_MEM_TABLE',
+    /max_mem_regions/,
+  ],
   ['attached', '65 regions, attached', (v, b) => v.setMemTable(regionsOf(b, 65), []), 'E2BIG', 'VHOST_SET_MEM_TABLE'],
   ['owned', '0 regions', (v) => v.setMemTable([], []), 'ok'],
-  ['owned', 'region of size 0', (v, b) => v.setMemTable([4096, 0, b.table.table[2]!], []), 'EFAULT', 'VHOST_SET_MEM_TABLE', /empty/],
+  [
+    'owned',
+    'region of size 0',
+    (v, b) => v.setMemTable([4096, 0, b.table.table[2]!], []),
+    'EFAULT',
+    'VHOST_SET_MEM_TABLE',
+    /empty/,
+  ],
   [
     'owned',
     'region that wraps around',
@@ -183,7 +222,12 @@ const rows: Row[] = [
     (v, b) => v.setMemTable([0, 8192, b.table.table[2]!, 4096, 8192, b.table.table[2]!], b.table.mappings),
     'ok',
   ],
-  ['owned', 'region not page-aligned', (v, b) => v.setMemTable([1, 4097, b.table.table[2]! + 3], b.table.mappings), 'ok'],
+  [
+    'owned',
+    'region not page-aligned',
+    (v, b) => v.setMemTable([1, 4097, b.table.table[2]! + 3], b.table.mappings),
+    'ok',
+  ],
   ['rings', 'region in the kernel, detached', (v) => v.setMemTable([0, 4096, KERNEL], []), 'ok'],
   [
     'rings',
@@ -195,7 +239,13 @@ const rows: Row[] = [
     'EFAULT',
     'VHOST_NET_SET_BACKEND',
   ],
-  ['attached', 'region in the kernel, attached', (v) => v.setMemTable([0, 4096, KERNEL], []), 'EFAULT', 'VHOST_SET_MEM_TABLE'],
+  [
+    'attached',
+    'region in the kernel, attached',
+    (v) => v.setMemTable([0, 4096, KERNEL], []),
+    'EFAULT',
+    'VHOST_SET_MEM_TABLE',
+  ],
   ['attached', 'region unmapped, attached', (v) => v.setMemTable([0, 4096, UNMAPPED], []), 'ok'],
 
   ...(['file', 'pipe', 'udp', 'closed'] as const).map(
@@ -210,11 +260,31 @@ const rows: Row[] = [
   ),
   ['rings', 'SET_BACKEND eventfd', (v, _b, _f, d) => v.setBackend(0, d.event.fd), 'ENOTSOCK'],
   ['rings', 'SET_BACKEND -2', (v) => v.setBackend(0, -2), 'ENOTSOCK'],
-  ['rings', 'SET_BACKEND tun without interface', (v, _b, fds) => v.setBackend(0, fds.tun), 'EINVAL', 'VHOST_NET_SET_BACKEND', /TUNSETIFF/],
+  [
+    'rings',
+    'SET_BACKEND tun without interface',
+    (v, _b, fds) => v.setBackend(0, fds.tun),
+    'EINVAL',
+    'VHOST_NET_SET_BACKEND',
+    /TUNSETIFF/,
+  ],
   ['rings', 'SET_BACKEND index 2', (v, b) => v.setBackend(2, b.tap.fd), 'ENOBUFS', 'VHOST_NET_SET_BACKEND'],
-  ['owned', 'SET_BACKEND before the table', (v, b) => v.setBackend(0, b.tap.fd), 'EFAULT', 'VHOST_NET_SET_BACKEND', /memory table/],
+  [
+    'owned',
+    'SET_BACKEND before the table',
+    (v, b) => v.setBackend(0, b.tap.fd),
+    'EFAULT',
+    'VHOST_NET_SET_BACKEND',
+    /memory table/,
+  ],
   ['owned', 'SET_BACKEND -1 before the table', (v) => v.setBackend(0, -1), 'EFAULT', 'VHOST_NET_SET_BACKEND'],
-  ['table', 'SET_BACKEND without ring addresses', (v, b) => v.setBackend(0, b.tap.fd), 'EFAULT', 'VHOST_NET_SET_BACKEND'],
+  [
+    'table',
+    'SET_BACKEND without ring addresses',
+    (v, b) => v.setBackend(0, b.tap.fd),
+    'EFAULT',
+    'VHOST_NET_SET_BACKEND',
+  ],
   ['attached', 'SET_BACKEND same tap again', (v, b) => v.setBackend(0, b.tap.fd), 'ok'],
   [
     'attached',
@@ -226,7 +296,14 @@ const rows: Row[] = [
     'ok',
   ],
 
-  ['open', 'SET_FEATURES bit 34', (v) => v.setFeatures(1n << 34n), 'ENOTSUP', 'VHOST_SET_FEATURES', /VHOST_GET_FEATURES/],
+  [
+    'open',
+    'SET_FEATURES bit 34',
+    (v) => v.setFeatures(1n << 34n),
+    'ENOTSUP',
+    'VHOST_SET_FEATURES',
+    /VHOST_GET_FEATURES/,
+  ],
   ['open', 'SET_FEATURES without an argument', (v) => v.ioctl(vhost.VHOST_SET_FEATURES, null), 'EFAULT'],
   ['open', 'SET_BACKEND_FEATURES 1', (v) => v.setBackendFeatures(1n), 'ENOTSUP', 'VHOST_SET_BACKEND_FEATURES'],
   ['open', 'SET_BACKEND_FEATURES 2', (v) => v.setBackendFeatures(2n), 'ok'],
@@ -294,9 +371,21 @@ const rows: Row[] = [
   ['attached', 'LOG_BASE unmapped', (v) => v.setLogBase(UNMAPPED, null), 'ok'],
 
   ['owned', 'unknown ioctl, owned', (v) => v.ioctl(0x4008af7f, new Uint8Array(8)), 'ENOTTY'],
-  ['owned', 'unknown ioctl, first word 2', (v) => v.ioctl(0x4008af7f, Uint8Array.of(2, 0, 0, 0, 0, 0, 0, 0)), 'ENOBUFS'],
+  [
+    'owned',
+    'unknown ioctl, first word 2',
+    (v) => v.ioctl(0x4008af7f, Uint8Array.of(2, 0, 0, 0, 0, 0, 0, 0)),
+    'ENOBUFS',
+  ],
   ['owned', 'unknown ioctl, no argument', (v) => v.ioctl(0x4008af7f, null), 'EFAULT'],
-  ['owned', 'ATTACH_VRING_WORKER', (v) => v.attachVringWorker(0, 0), 'ENOTTY', 'VHOST_ATTACH_VRING_WORKER', /does not have/],
+  [
+    'owned',
+    'ATTACH_VRING_WORKER',
+    (v) => v.attachVringWorker(0, 0),
+    'ENOTTY',
+    'VHOST_ATTACH_VRING_WORKER',
+    /does not have/,
+  ],
   ['owned', 'GET_VRING_WORKER', (v) => v.getVringWorker(0), 'ENOTTY', 'VHOST_GET_VRING_WORKER'],
 ];
 
@@ -331,7 +420,14 @@ describe('what the kernel says', () => {
     await bench.close();
   });
 
-  const cases = rows.map(([stage, what, call, result, syscall, hint]) => ({ stage, what, call, result, syscall, hint }));
+  const cases = rows.map(([stage, what, call, result, syscall, hint]) => ({
+    stage,
+    what,
+    call,
+    result,
+    syscall,
+    hint,
+  }));
   test.each(cases)('$stage: $what', async ({ stage, call, result, syscall, hint }) => {
     await using device = await bench.device(stage);
     const done = call(device.vhost.unchecked, bench, fds, device);

@@ -123,7 +123,9 @@ describe('what the library refuses before the kernel', () => {
     await vhost.setLogBase(log);
     await vhost.setVringAddr(0, addresses(0, { flags: 1 }));
     expect(await codeOf(vhost.setLogBase(null))).toBe('VHOST_ERR_STATE');
-    expect(await codeOf(vhost.setVringAddr(1, addresses(1, { flags: 1, logGuestAddr: 0x9000_0000 as never })))).toBe('VHOST_ERR_LOG_SIZE');
+    expect(await codeOf(vhost.setVringAddr(1, addresses(1, { flags: 1, logGuestAddr: 0x9000_0000 as never })))).toBe(
+      'VHOST_ERR_LOG_SIZE',
+    );
     await vhost.setVringAddr(0, addresses(0));
     await vhost.setLogBase(null);
     log.close();
@@ -139,9 +141,9 @@ describe('what the library refuses before the kernel', () => {
     const last = log.pages * 4096 - (6 + 8 * 256);
     expect(log.covers(last + 6 + 8 * 256)).toBe(true);
     await vhost.setVringAddr(0, addresses(0, { flags: 1, logGuestAddr: (last - (last % 4)) as never }));
-    expect(await codeOf(vhost.setVringAddr(0, addresses(0, { flags: 1, logGuestAddr: (last - (last % 4) + 4) as never })))).toBe(
-      'VHOST_ERR_LOG_SIZE',
-    );
+    expect(
+      await codeOf(vhost.setVringAddr(0, addresses(0, { flags: 1, logGuestAddr: (last - (last % 4) + 4) as never }))),
+    ).toBe('VHOST_ERR_LOG_SIZE');
     log.close();
   });
 
@@ -150,8 +152,12 @@ describe('what the library refuses before the kernel', () => {
     const { vhost } = device;
     const table = { regions: Array.from({ length: 65 * 3 }, () => 4096), mappings: [], end: 4096 };
     expect((await errorOf(vhost.restoreMemTable(table))).hint).toMatch(/max_mem_regions/);
-    expect(await codeOf(vhost.restoreMemTable({ regions: [0, 0, 4096], mappings: [], end: 1 }))).toBe('VHOST_ERR_MEMORY_TABLE');
-    expect(await codeOf(vhost.setVringAddr(0, addresses(0, { desc: hva(addresses(0).desc + 8) })))).toBe('VHOST_ERR_RING');
+    expect(await codeOf(vhost.restoreMemTable({ regions: [0, 0, 4096], mappings: [], end: 1 }))).toBe(
+      'VHOST_ERR_MEMORY_TABLE',
+    );
+    expect(await codeOf(vhost.setVringAddr(0, addresses(0, { desc: hva(addresses(0).desc + 8) })))).toBe(
+      'VHOST_ERR_RING',
+    );
     expect(await codeOf(vhost.setVringNum(2, 256))).toBe('VHOST_ERR_INVALID_ARGUMENT');
     expect(await codeOf(vhost.getVringBase(0))).toBe('VHOST_ERR_STATE');
     expect(await vhost.getVringBase(0, { attached: true })).toBe(0);
@@ -172,7 +178,9 @@ describe('what the library refuses before the kernel', () => {
 
   test('calls that run while the device is closed end before it', async () => {
     const { vhost, event } = await bench.device('attached');
-    const calls = Array.from({ length: 20 }, (_, i) => vhost.unchecked.getVringBase(i % 2).catch((error: { code: string }) => error.code));
+    const calls = Array.from({ length: 20 }, (_, i) =>
+      vhost.unchecked.getVringBase(i % 2).catch((error: { code: string }) => error.code),
+    );
     await vhost.close();
     for (const result of await Promise.all(calls)) expect([0, 'VHOST_ERR_CLOSED', 'EBADF']).toContain(result);
     event.close();

@@ -1,4 +1,4 @@
-import { GuestMemory } from '../../lib/memory/guest-memory';
+import { GuestMemory, type GuestRegion } from '../../lib/memory/guest-memory';
 import { PageBitmap } from '../../lib/memory/page-bitmap';
 import { native } from '../../lib/native';
 import { WriteWitness } from '../../lib/observe/write-witness';
@@ -9,9 +9,11 @@ const HIGH = 5 * 1024 ** 3;
 
 /** Writes one byte as a device would: through the mapping that devices are told of. */
 function deviceWrites(memory: GuestMemory, ...addresses: number[]): void {
+  const mapped = new Map<GuestRegion, Uint8Array>();
   for (const gpa of addresses) {
     const region = memory.regionOf(gpa, 1);
-    const bytes = new Uint8Array(native().mappingBuffer(region.mapping) as ArrayBuffer);
+    const bytes = mapped.get(region) ?? new Uint8Array(native().mappingBuffer(region.mapping) as ArrayBuffer);
+    mapped.set(region, bytes);
     bytes[gpa - region.gpa] = 0x5a;
   }
 }
@@ -119,6 +121,13 @@ test('memory whose devices have no mapping of their own is refused', () => {
     await memory.removeRegion(added);
     await memory.removeRegion(HIGH);
     expect(await seen(witness)).toEqual([4 * PAGE]);
+  });
+
+  test('a region that goes during a take is no failure of it', async () => {
+    deviceWrites(memory, 4 * PAGE, HIGH);
+    const taking = seen(witness);
+    await memory.removeRegion(HIGH);
+    expect(await taking).toEqual([4 * PAGE]);
   });
 
   test('closes once, and says so', async () => {

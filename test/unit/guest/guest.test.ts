@@ -5,21 +5,38 @@ import {
   VIRTIO_RING_F_INDIRECT_DESC,
 } from '../../../lib/constants/virtio-net';
 import { Guest, type GuestOptions } from '../../../lib/guest/guest';
-import { bits } from '../../../lib/net/features';
-import { checkFrame, encodeFrame, FRAME_OK, frameArea, frameFlow, frameSequence, frameTime } from '../../../lib/net/test-frame';
 import { formatMac, parseMac } from '../../../lib/net/ethernet';
+import { bits } from '../../../lib/net/features';
+import {
+  checkFrame,
+  encodeFrame,
+  FRAME_OK,
+  frameArea,
+  frameFlow,
+  frameSequence,
+  frameTime,
+} from '../../../lib/net/test-frame';
 import { FrameLedger } from '../../../lib/observe/frame-ledger';
 import { ByteLog, TestMemory } from '../../helpers/ring-memory';
 import { WireDevice } from '../../helpers/wire';
 
 const BASE = 5 * 2 ** 30;
-const SIZE = 4 * 2 ** 20;
+const SIZE = 2 ** 19;
 const MODERN = bits(VIRTIO_F_VERSION_1, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC);
 const LEGACY = 0n;
 const MAC = '02:00:00:00:00:02';
 const PEER = '02:00:00:00:00:01';
 
-const traffic: GuestOptions = { gpa: BASE, program: 'traffic', features: MODERN, mac: MAC, peerMac: PEER, rate: 100_000 };
+const traffic: GuestOptions = {
+  gpa: BASE,
+  program: 'traffic',
+  features: MODERN,
+  mac: MAC,
+  peerMac: PEER,
+  rate: 100_000,
+  rxSize: 32,
+  txSize: 32,
+};
 
 function testFrame(flow: number, sequence: number, length = 128, to = MAC): Uint8Array {
   const frame = new Uint8Array(length);
@@ -36,7 +53,7 @@ const setups: [string, Partial<GuestOptions>][] = [
   ['legacy framing, indirect', { features: bits(VIRTIO_RING_F_INDIRECT_DESC) }],
   ['merged buffers of 64 bytes', { rxBufferSize: 64, rxSize: 64 }],
   ['tiny queues', { rxSize: 4, txSize: 2, separateHeader: true }],
-  ['buffers elsewhere', { buffersGpa: BASE + 2 * 2 ** 20 }],
+  ['buffers elsewhere', { buffersGpa: BASE + 2 ** 18 }],
 ];
 
 describe.each(setups)('a guest with %s', (_, changes) => {
@@ -60,9 +77,22 @@ describe.each(setups)('a guest with %s', (_, changes) => {
     }
     while (guest.poll(21_000) > 0);
     expect(guest.sent).toBe(2000);
-    expect(station.report(guest.sent)).toEqual({ sent: 2000, received: 2000, lost: 0, duplicated: 0, reordered: 0, corrupted: 0 });
+    expect(station.report(guest.sent)).toEqual({
+      sent: 2000,
+      received: 2000,
+      lost: 0,
+      duplicated: 0,
+      reordered: 0,
+      corrupted: 0,
+    });
     expect(delivered).toBe(1001);
-    expect(guest.ledger.report(delivered)).toMatchObject({ received: delivered, lost: 0, duplicated: 0, reordered: 0, corrupted: 0 });
+    expect(guest.ledger.report(delivered)).toMatchObject({
+      received: delivered,
+      lost: 0,
+      duplicated: 0,
+      reordered: 0,
+      corrupted: 0,
+    });
     expect(guest.ledger.foreign).toBeGreaterThan(0);
     expect(guest.counters.malformed).toBe(0);
   });
@@ -192,7 +222,8 @@ test('after a pause no more is made up for than the burst', () => {
   guest.poll(0);
   guest.poll(100);
   expect(guest.sent).toBe(10);
-  while (guest.poll(10_000_000) > 0);
+  const device = new WireDevice(memory, guest.queues, MODERN);
+  while (guest.poll(10_000_000) > 0) device.take();
   expect(guest.sent).toBe(110);
   expect(guest.dueIn(10_000_000)).toBeCloseTo(10, 3);
 });
@@ -285,7 +316,7 @@ test.each([3, 70_000])('a used length of %i is malformed, and the buffer goes ba
   device.rx.publish();
   guest.poll(0);
   expect(guest.counters).toMatchObject({ malformed: 1, received: 0 });
-  for (let buffer = 1; buffer <= 256; buffer++) expect(device.rx.pop()).toBeGreaterThanOrEqual(0);
+  for (let buffer = 1; buffer <= 32; buffer++) expect(device.rx.pop()).toBeGreaterThanOrEqual(0);
 });
 
 test('a broadcast is not sent back, a corrupted frame neither', () => {
@@ -307,7 +338,9 @@ test('every byte of the guest has a name', () => {
   const memory = new TestMemory([{ gpa: BASE, size: SIZE }]);
   const guest = Guest.boot(memory, traffic);
   const names = guest.ranges.filter(({ length }) => length > 0).map(({ name }) => name);
-  expect(names).toEqual(expect.arrayContaining(['boot block', 'receive used ring', 'transmit driver state', 'receive buffers']));
+  expect(names).toEqual(
+    expect.arrayContaining(['boot block', 'receive used ring', 'transmit driver state', 'receive buffers']),
+  );
   const sorted = guest.ranges.filter(({ length }) => length > 0).sort((a, b) => a.gpa - b.gpa);
   for (let at = 1; at < sorted.length; at++) {
     expect(sorted[at]!.gpa).toBeGreaterThanOrEqual(sorted[at - 1]!.gpa + sorted[at - 1]!.length);
@@ -333,8 +366,10 @@ test.each<[string, Partial<GuestOptions>]>([
 });
 
 test('refuses memory that is too small, and memory without a guest', () => {
-  const memory = new TestMemory([{ gpa: BASE, size: 4096 * 64 }]);
-  expect(() => Guest.boot(memory, traffic)).toThrow(expect.objectContaining({ code: 'VHOST_ERR_MEMORY_TABLE' }) as Error);
+  const memory = new TestMemory([{ gpa: BASE, size: 4096 * 16 }]);
+  expect(() => Guest.boot(memory, traffic)).toThrow(
+    expect.objectContaining({ code: 'VHOST_ERR_MEMORY_TABLE' }) as Error,
+  );
   expect(() => Guest.resume(memory, BASE)).toThrow(expect.objectContaining({ code: 'VHOST_ERR_STATE' }) as Error);
   const { control, buffers } = Guest.bytes(traffic);
   const exact = new TestMemory([{ gpa: BASE, size: control + buffers }]);

@@ -77,9 +77,7 @@ describe('regions that cannot be', () => {
     ];
     const descriptors = (): number => readdirSync('/proc/self/fd').length;
     const before = descriptors();
-    expect(() => GuestMemory.create(impossible)).toThrow(
-      expect.objectContaining({ syscall: 'memfd_create', errno: -22 }),
-    );
+    expect(() => GuestMemory.create(impossible)).toThrow(expect.objectContaining({ syscall: 'memfd_create' }));
     expect(descriptors()).toBe(before);
     await mappingsBecome(0);
   });

@@ -62,6 +62,13 @@ test('hashing allocates nothing', async () => {
   sparse.close();
 });
 
+test.each([1n, 1n << 31n, 1n << 32n, 1n << 63n])('hashes that differ by %p only differ', async (bit) => {
+  const hashes = await hashPages(left);
+  const other = hashes.slice();
+  other[3]! ^= bit;
+  expect(comparePages(left, hashes, other)).toEqual({ total: 12, differing: 1, pages: [3 * PAGE] });
+});
+
 test('hashes of other memory are refused', async () => {
   const hashes = await hashPages(left);
   for (const other of [hashes.subarray(1), new BigUint64Array(13)]) {

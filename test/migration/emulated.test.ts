@@ -1,0 +1,325 @@
+/** Whole migrations on this machine: emulated data path, real taps on a real bridge. */
+import type { Duplex } from 'node:stream';
+import { createConnection, createServer } from 'node:net';
+import type { Guest } from '../../lib/guest/guest';
+import { Channel } from '../../lib/migration/channel';
+import { FrameType } from '../../lib/migration/frame';
+import type { AuditResult } from '../../lib/migration/messages';
+import type { MigrationPhase } from '../../lib/migration/options';
+import { FaultPlan } from '../../lib/trace/fault-plan';
+import { GuestMemory } from '../../lib/memory/guest-memory';
+import { native } from '../../lib/native';
+import { explainPage } from '../../lib/observe/page-audit';
+import { FEATURES, MEMORY, type Machine, type Place, Rig } from '../helpers/migration-rig';
+
+let rig: Rig;
+let here: Place;
+let there: Place;
+let machine: Machine;
+
+beforeEach(async () => {
+  rig = await Rig.create();
+  here = await rig.place('emulated');
+  there = await rig.place('emulated');
+  machine = await rig.boot(here);
+  await rig.flows(machine);
+});
+
+afterEach(async () => {
+  await rig.close();
+});
+
+const nothingWrong = { lost: 0, duplicated: 0, reordered: 0, corrupted: 0 };
+
+test('A to B to A to B under load: no page differs, nothing of the guest is lost, doubled or reordered', async () => {
+  let at = machine;
+  for (const to of [there, here, there]) {
+    const { result, machine: moved } = await rig.migrate(at, to);
+    expect(result.audit).toEqual({ total: MEMORY / 4096, differing: 0, pages: [] });
+    expect(result.rounds.length).toBeGreaterThanOrEqual(2);
+    expect(result.rounds[0]!.pages).toBeGreaterThan(100);
+    for (const { base, usedIdx } of result.vrings) expect(base).toBe(usedIdx);
+    await rig.flows(moved);
+    at = moved;
+  }
+  const { toNetwork, toGuest } = await rig.settle(at);
+  expect(toNetwork).toMatchObject(nothingWrong);
+  expect(toNetwork.received).toBe(toNetwork.sent);
+  expect(toGuest).toMatchObject({ duplicated: 0, reordered: 0, corrupted: 0 });
+});
+
+test.each([
+  ['legacy layout', 0n],
+  ['VERSION_1 alone', 1n << 32n],
+  ['without EVENT_IDX', FEATURES & ~(1n << 29n)],
+  ['without MRG_RXBUF', FEATURES & ~(1n << 15n)],
+])('features: %s', async (_name, features) => {
+  await rig.close();
+  rig = await Rig.create({ features, ringSize: 64 });
+  [here, there] = [await rig.place('emulated'), await rig.place('emulated')];
+  machine = await rig.boot(here);
+  await rig.flows(machine);
+  const { result, machine: moved } = await rig.migrate(machine, there);
+  expect(result.audit?.differing).toBe(0);
+  await rig.flows(moved);
+  const { toNetwork, toGuest } = await rig.settle(moved);
+  expect(toNetwork).toMatchObject(nothingWrong);
+  expect(toGuest).toMatchObject({ duplicated: 0, reordered: 0, corrupted: 0 });
+});
+
+describe('planted faults are found', () => {
+  async function audited(faults?: FaultPlan): Promise<AuditResult> {
+    rig.slowToPause(machine);
+    const { result } = await rig.migrate(machine, there, { source: faults === undefined ? {} : { faults } });
+    return result.audit!;
+  }
+
+  let ranges: Guest['ranges'];
+  beforeEach(() => {
+    ranges = machine.runner.guest.ranges;
+  });
+
+  const named = ({ pages }: AuditResult): string =>
+    pages.map((page) => explainPage(page, ranges)).join('; ');
+
+  test('none planted: none found', async () => {
+    expect(await audited()).toMatchObject({ differing: 0 });
+  });
+
+  test('a final sync left out', async () => {
+    const audit = await audited(new FaultPlan().skip('migration:final-sync'));
+    expect(audit.differing).toBeGreaterThan(0);
+    expect(named(audit)).toMatch(/boot block|ring|buffers|ledger/);
+  });
+
+  test('a last page left out', async () => {
+    const audit = await audited(new FaultPlan().skip('migration:last-page'));
+    expect(audit).toMatchObject({ differing: 1 });
+  });
+
+  test('writes of the guest that nobody logs', async () => {
+    machine.runner.startDirtyLog = () => undefined;
+    const audit = await audited();
+    expect(named(audit)).toMatch(/boot block|available ring|ledger/);
+  });
+
+  test('writes of the device that nobody logs', async () => {
+    machine.device.backend.setDirtyLog = async () => undefined;
+    const audit = await audited();
+    expect(named(audit)).toMatch(/receive buffers/);
+  });
+});
+
+test('memory added in the middle ends the migration before GO, the next one takes it along', async () => {
+  const at = 0x1_0000_0000;
+  const { runner, memory } = machine;
+  let added: Promise<unknown> | null = null;
+  // The moment after the destination was told of the regions, and before the first round.
+  const start = runner.startDirtyLog.bind(runner);
+  runner.startDirtyLog = () => {
+    start();
+    added ??= memory.addRegion({ gpa: at, size: 1 << 20 });
+  };
+  rig.slowToPause(machine);
+  await expect(rig.migrate(machine, there)).rejects.toMatchObject({ code: 'VHOST_ERR_MIGRATION' });
+  await added;
+  expect(machine.device.running).toBe(true);
+  await rig.flows(machine);
+  machine.memory.write(at, Uint8Array.of(1, 2, 3));
+  const { result, machine: moved } = await rig.migrate(machine, there);
+  expect(result.audit).toMatchObject({ differing: 0, total: MEMORY / 4096 + 256 });
+  expect([...moved.memory.read(at, 3)]).toEqual([1, 2, 3]);
+  await rig.flows(moved);
+});
+
+/** Runs one migration that must fail, and what must be true of the source afterwards: running, logging off, ready for the next. */
+async function failing(run: () => Promise<unknown>): Promise<Error> {
+  const error = await run().then(
+    () => new Error('the migration did not fail'),
+    (thrown: Error) => thrown,
+  );
+  expect(machine.device.running).toBe(true);
+  expect(machine.runner.running).toBe(true);
+  expect(machine.device.dirtyLog).toBeNull();
+  expect(machine.runner.dirtySource.enabled).toBe(false);
+  await rig.flows(machine);
+  return error;
+}
+
+async function movesNow(): Promise<void> {
+  const { result, machine: moved } = await rig.migrate(machine, there);
+  expect(result.audit?.differing).toBe(0);
+  await rig.flows(moved);
+}
+
+describe('before GO the source goes on, and the next migration succeeds', () => {
+  const phases: MigrationPhase[] = ['setup', 'precopy', 'switchover', 'ready'];
+
+  test.each(phases)('cancelled in phase %s', async (phase) => {
+    const controller = new AbortController();
+    const mappings = native().mappingsLive();
+    const error = await failing(() =>
+      rig.migrate(machine, there, {
+        source: {
+          signal: controller.signal,
+          onEvent: (event) => {
+            if (event.kind === 'phase' && event.phase === phase) controller.abort(new Error('not now'));
+          },
+        },
+      }),
+    );
+    expect(error).toMatchObject({ code: 'VHOST_ERR_ABORTED' });
+    expect(native().mappingsLive()).toBeLessThanOrEqual(mappings + 1);
+    await movesNow();
+  });
+
+  test.each(phases.slice(0, 3))('the destination cancels in phase %s', async (phase) => {
+    const controller = new AbortController();
+    const error = await failing(() =>
+      rig.migrate(machine, there, {
+        destination: {
+          signal: controller.signal,
+          onEvent: (event) => {
+            if (event.kind === 'phase' && event.phase === phase) controller.abort(new Error('no room'));
+          },
+        },
+      }),
+    );
+    expect(error).toMatchObject({ code: expect.stringMatching(/VHOST_ERR_(ABORTED|MIGRATION|PROTOCOL)/) });
+    await movesNow();
+  });
+
+  test.each(['createMemory', 'createDevice', 'createGuest', 'compare'] as const)('the destination fails in %s', async (step) => {
+    const host = there.host();
+    host[step] = (() => {
+      throw new Error('out of luck');
+    }) as never;
+    const error = await failing(() => rig.migrate(machine, there, { host }));
+    expect(error.message).toContain('out of luck');
+    await movesNow();
+  });
+
+  test('a fatal difference ends it before the first page', async () => {
+    const host = there.host();
+    host.compare = async () => [{ what: 'features', source: 'many', destination: 'few', severity: 'fatal' }];
+    host.createMemory = () => {
+      throw new Error('no page may be sent');
+    };
+    const error = await failing(() => rig.migrate(machine, there, { host }));
+    expect(error).toMatchObject({ code: 'VHOST_ERR_INCOMPATIBLE', message: expect.stringContaining('features: many here, few there') });
+    await movesNow();
+  });
+
+  test('the connection breaks after any number of bytes', async () => {
+    for (const limit of [0, 10, 100, 1000, 100_000, 1_000_000]) {
+      const error = await failing(async () => {
+        const [near, far] = rig.streams();
+        breakAfter(near, far, limit);
+        const receiving = rig.destination(there, undefined, { timeoutMs: 3000 }).receive(far).catch((thrown: Error) => thrown);
+        const sending = rig.source(machine, { timeoutMs: 3000 }).migrate(near);
+        const [sent] = await Promise.allSettled([sending, receiving]);
+        if (sent.status === 'rejected') throw sent.reason;
+      });
+      expect(error).toMatchObject({ code: expect.stringMatching(/VHOST_ERR_(MIGRATION|PROTOCOL|TIMEOUT)/) });
+    }
+    await movesNow();
+  });
+
+  test('a foreign peer is named by what was expected of it', async () => {
+    const server = createServer((socket) => {
+      socket.on('error', () => undefined);
+      socket.end('SSH-2.0-OpenSSH_9.2\r\n');
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as { port: number };
+    const error = await failing(() => rig.source(machine).migrate(createConnection({ port, host: '127.0.0.1' })));
+    server.close();
+    expect(error).toMatchObject({ code: 'VHOST_ERR_PROTOCOL', message: expect.stringContaining('expected a vhost-net migration stream') });
+    await movesNow();
+  });
+});
+
+/** Ends both ends when `limit` bytes have gone from near to far. */
+function breakAfter(near: Duplex, far: Duplex, limit: number): void {
+  let passed = 0;
+  const write = near.write.bind(near) as (chunk: Buffer) => boolean;
+  near.write = ((chunk: Buffer) => {
+    passed += chunk.byteLength;
+    if (passed > limit) {
+      near.destroy(new Error('cable cut'));
+      far.destroy(new Error('cable cut'));
+      return false;
+    }
+    return write(chunk);
+  }) as typeof near.write;
+}
+
+describe('after GO', () => {
+  test('a lost RUNNING is reported as uncertain and the source does not run the guest', async () => {
+    const [near, far] = rig.streams();
+    const host = there.host();
+    const announce = host.announce;
+    host.announce = (device) => {
+      announce(device);
+      far.destroy(new Error('cable cut'));
+    };
+    const [sent, received] = await Promise.allSettled([
+      rig.source(machine, { timeoutMs: 3000 }).migrate(near),
+      rig.destination(there, host).receive(far),
+    ]);
+    expect(sent).toMatchObject({ status: 'rejected', reason: { code: 'VHOST_ERR_UNCERTAIN' } });
+    expect(machine.runner.running).toBe(false);
+    expect(machine.device.running).toBe(false);
+    // The destination had GO: it runs, whatever became of the connection.
+    if (received.status !== 'fulfilled') throw received.reason;
+    const { memory, device, guest } = received.value;
+    await rig.flows({ memory, device, runner: guest });
+    await rig.discard({ memory, device, runner: guest });
+  });
+
+  test('a destination that never hears GO does not run', async () => {
+    const [near, far] = rig.streams();
+    const source = new Channel(near, { timeoutMs: 3000 });
+    const receiving = rig.destination(there, undefined, { timeoutMs: 500 }).receive(far);
+    const outcome = receiving.catch((thrown: Error) => thrown);
+    await playSource(source);
+    expect(await outcome).toMatchObject({ code: 'VHOST_ERR_TIMEOUT' });
+    // Its tap is free again.
+    there.tap.claim('the next user')();
+    await movesNow();
+  });
+});
+
+/** The source's part up to READY with the state of the machine, by hand. */
+async function playSource(channel: Channel): Promise<void> {
+  await channel.greet();
+  const { memory, device } = machine;
+  const queues = device.queues.map((queue) => ({ ...queue }));
+  await channel.sendJson(FrameType.SETUP, {
+    regions: memory.regions.map(({ gpa, size }) => ({ gpa, size })),
+    features: `0x${device.features.toString(16)}`,
+    queues: 2,
+    queueSizes: [256, 256],
+    mac: device.mac,
+    mtu: 1500,
+    kernel: 'any',
+  });
+  await channel.receive([FrameType.SETUP_ACK]);
+  const copy = GuestMemory.create([{ gpa: 0, size: MEMORY }]);
+  copy.write(0x10_0000, memory.read(0x10_0000, 0x30_0000));
+  const payload = Buffer.alloc(16 + 0x30_0000);
+  payload.writeUInt32LE(0, 0);
+  payload.writeUInt32LE(1, 4);
+  payload.writeUInt32LE(0x100, 8);
+  payload.writeUInt16LE(0x300, 12);
+  payload.writeUInt16LE(1, 14);
+  payload.set(copy.view(0x10_0000, 0x30_0000), 16);
+  copy.close();
+  await channel.send(FrameType.PAGES, payload);
+  await channel.sendJson(FrameType.ROUND_END, { round: 0, pages: 0x300, final: true });
+  await channel.sendJson(FrameType.STATE, {
+    device: { version: 1, mandatory: [], features: `0x${device.features.toString(16)}`, mac: device.mac, mtu: 1500, queues },
+    guest: { gpa: 0x10_0000 },
+  });
+  await channel.receive([FrameType.READY]);
+}
