@@ -44,7 +44,7 @@ export type {
 } from './migration/options';
 export { compareSetup, type DestinationAbilities } from './migration/setup';
 export { MigrationSource, type MigrationSourceParts } from './migration/source';
-export { bit, featureNames } from './net/features';
+export { bit, bits, featureNames } from './net/features';
 export { FrameLedger, type LedgerReport } from './observe/frame-ledger';
 export { comparePages, explainPage, hashPages } from './observe/page-audit';
 export { WriteWitness } from './observe/write-witness';

@@ -28,7 +28,7 @@ export class Netns {
     const netns = new Netns(name);
     try {
       await netns.disableIpv6();
-      await netns.ipBatch(['link set lo up']);
+      await netns.ipBatch(['link set dev lo up']);
     } catch (error) {
       await netns.delete();
       throw error;
@@ -64,19 +64,19 @@ export class Netns {
   /** A bridge without spanning tree or snooping, which forwards from the first frame on, and its first ports. */
   async addBridge(name: string, ports: readonly string[] = []): Promise<void> {
     await this.ipBatch([
-      `link add ${name} up type bridge stp_state 0 forward_delay 0 mcast_snooping 0`,
-      ...ports.map((port) => `link set ${port} master ${name}`),
+      `link add name ${name} up type bridge stp_state 0 forward_delay 0 mcast_snooping 0`,
+      ...ports.map((port) => `link set dev ${port} master ${name}`),
     ]);
   }
 
   /** A cable with two ends, both up. */
   async addVeth(a: string, b: string): Promise<void> {
-    await this.ipBatch([`link add ${a} type veth peer name ${b}`, `link set ${a} up`, `link set ${b} up`]);
+    await this.ipBatch([`link add name ${a} type veth peer name ${b}`, `link set dev ${a} up`, `link set dev ${b} up`]);
   }
 
   /** Makes `port` a port of `bridge`. */
   async attach(bridge: string, port: string): Promise<void> {
-    await this.ip('link', 'set', port, 'master', bridge);
+    await this.ip('link', 'set', 'dev', port, 'master', bridge);
   }
 
   /** Interfaces in it go too, unless a descriptor holds them. Idempotent. */

@@ -1,7 +1,6 @@
 /**
  * A tap: the network interface on whose other side, instead of a cable, there is a descriptor. One Tap object is one queue of it.
  */
-import { fstatSync } from 'node:fs';
 import {
   IFF_ATTACH_QUEUE,
   IFF_DETACH_QUEUE,
@@ -16,6 +15,7 @@ import { type FdHandle, native } from '../native';
 import { kernelCall, type Observed } from '../trace/kernel-call';
 import type { TraceArguments } from '../trace/trace';
 import { type InterfaceStats, NetDevice } from './net-device';
+import { claimQueue, queueIdentity, queueInUse } from './tap-claims';
 import { checkTxFilter, offloadChoices } from './tap-options';
 
 export const TUN_DEVICE = '/dev/net/tun';
@@ -33,9 +33,6 @@ export interface TapOptions extends Observed {
   /** Default /dev/net/tun. */
   device?: string | undefined;
 }
-
-/** Who uses which tap queue, in this process: two devices on one queue would steal each other's frames without any error. */
-const claims = new Map<string, string>();
 
 export class Tap {
   /** For calls into the addon. */
@@ -348,13 +345,7 @@ export class Tap {
   }
 
   #claimed(): VhostError {
-    return new VhostError(
-      'VHOST_ERR_STATE',
-      `tap ${this.#nameOr('queue')} is in use by ${claims.get(this.#claim ?? '') ?? 'a device'}`,
-      {
-        hint: 'stop the device that uses it; a tap queue has one user at a time',
-      },
-    );
+    return queueInUse(this.#nameOr('queue'), this.#claim ?? '');
   }
 
   /**
@@ -364,32 +355,12 @@ export class Tap {
   claim(user: string): () => void {
     this.#throwIfClosed();
     if (this.#claim !== null) throw this.#claimed();
-    const key = this.#identity();
-    const holder = claims.get(key);
-    if (holder !== undefined) {
-      throw new VhostError('VHOST_ERR_STATE', `tap ${this.name} is in use by ${holder}`, {
-        hint: 'a tap queue has one user at a time',
-      });
-    }
-    claims.set(key, user);
+    const key = queueIdentity(this.handle, this.netns);
+    const release = claimQueue(key, this.name, user);
     this.#claim = key;
     return () => {
-      if (this.#claim !== key) return;
-      this.#claim = null;
-      claims.delete(key);
+      if (release()) this.#claim = null;
     };
-  }
-
-  #identity(): string {
-    const { name, flags } = this.#iff();
-    let space = this.netns ?? 'own';
-    const netns = this.#native.tunGetDevNetns(this.handle);
-    if (typeof netns !== 'number') {
-      const { dev, ino } = fstatSync(this.#native.fdNumber(netns));
-      space = `${dev}:${ino}`;
-      this.#native.fdClose(netns);
-    }
-    return (flags & IFF_MULTI_QUEUE) === 0 ? `${space}/${name}` : `${space}/${name}/${this.fd}`;
   }
 
   /** Closes this queue. The interface goes with its last queue, unless it is persistent or a device still holds it. Idempotent. */

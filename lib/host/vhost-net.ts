@@ -4,13 +4,15 @@
  */
 import { VHOST_F_LOG_ALL, VHOST_NET_VQ_MAX, VHOST_VRING_F_LOG } from '../constants/vhost';
 import { closedError, invalidArgument, systemError, VhostError } from '../errors';
-import type { GuestAddress, HostAddress } from '../memory/address';
 import type { DirtyLog } from '../memory/dirty-log';
 import { type GuestMemory, maxMemRegions } from '../memory/guest-memory';
-import { type MappingHandle, native, type VhostHandle } from '../native';
+import { native, type VhostHandle } from '../native';
 import { kernelCall, type Observed } from '../trace/kernel-call';
 import type { EventFd } from './event-fd';
 import { VhostIoctls } from './vhost-ioctls';
+import { logsUsedRing, type MemTable, usedRingEnd, type VringAddresses } from './vring-addresses';
+
+export type { MemTable, VringAddresses } from './vring-addresses';
 
 export const DEFAULT_VHOST_PATH = '/dev/vhost-net';
 const LOG_ALL = 1n << BigInt(VHOST_F_LOG_ALL);
@@ -21,24 +23,6 @@ export interface VhostOpenOptions extends Observed {
   path?: string | undefined;
   /** A descriptor opened by somebody else, of which ownership is taken. */
   fd?: number | undefined;
-}
-
-/** Where the three parts of a vring lie (HVAs) and where used ring writes are logged (GPA of the used ring). */
-export interface VringAddresses {
-  /** 0 or VHOST_VRING_F_LOG. */
-  flags: number;
-  desc: HostAddress;
-  used: HostAddress;
-  avail: HostAddress;
-  logGuestAddr: GuestAddress;
-}
-
-/** A memory table as the kernel has it, to be put back when a later step fails. */
-export interface MemTable {
-  readonly regions: readonly number[];
-  readonly mappings: readonly MappingHandle[];
-  /** First byte behind the highest region. */
-  readonly end: number;
 }
 
 export type Attachable = { readonly fd: number };
@@ -259,7 +243,7 @@ export class VhostNet {
   /** The bitmap that dirty bits go to; null, when logging is off, lets go of the one before. */
   async setLogBase(log: DirtyLog | null): Promise<void> {
     if (log === null) {
-      const logging = (this.#features & LOG_ALL) !== 0n || this.#rings.some((ring) => logs(ring.addresses));
+      const logging = (this.#features & LOG_ALL) !== 0n || this.#rings.some((ring) => logsUsedRing(ring.addresses));
       if (this.#anyAttached && logging) {
         throw new VhostError('VHOST_ERR_STATE', 'the dirty log is in use', {
           syscall: 'VHOST_SET_LOG_BASE',
@@ -372,7 +356,7 @@ export class VhostNet {
       ring.attached = false;
       return;
     }
-    if ((this.#features & LOG_ALL) !== 0n || logs(ring.addresses)) {
+    if ((this.#features & LOG_ALL) !== 0n || logsUsedRing(ring.addresses)) {
       this.#requireLog('VHOST_NET_SET_BACKEND');
       if (this.#log !== null) this.#requireCover(this.#log, this.#loggedEnd(), 'VHOST_NET_SET_BACKEND');
     }
@@ -406,13 +390,4 @@ export class VhostNet {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
-}
-
-function logs(addresses: VringAddresses | null): boolean {
-  return addresses !== null && (addresses.flags & VHOST_VRING_F_LOG) !== 0;
-}
-
-/** First byte behind a used ring with its avail_event: 4 + 8 * size + 2 bytes. */
-function usedRingEnd(addresses: VringAddresses, size: number): number {
-  return addresses.logGuestAddr + 6 + 8 * size;
 }

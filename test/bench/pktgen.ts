@@ -6,6 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { netdevCounters } from './proc';
 
 const CONTROL = '/proc/net/pktgen/pgctrl';
+const LOOK_MS = 5;
+const STARTS = 5;
 
 export class Pktgen {
   readonly #thread: string;
@@ -34,16 +36,20 @@ export class Pktgen {
 
   /** Sends until the first frames are dropped, so that the queue is full. */
   async fill(): Promise<void> {
-    const dropped = (): number => netdevCounters(this.#netdev).txDropped;
-    const before = dropped();
+    const before = netdevCounters(this.#netdev).txDropped;
+    // A late generator thread may still find the last stop when it starts, and end at once: then it is started again.
+    for (let starts = 0; netdevCounters(this.#netdev).txDropped === before; starts++) {
+      if (starts === STARTS) throw new Error(`pktgen did not fill the queue of ${this.#netdev}`);
+      await this.#sendUntilDropped(before);
+    }
+  }
+
+  async #sendUntilDropped(before: number): Promise<void> {
     // The write that starts it returns when it is stopped.
     const start = spawn('setpriv', ['--pdeathsig', 'INT', 'sh', '-c', `echo start > ${CONTROL}`], { stdio: 'inherit' });
     const ended = once(start, 'exit');
-    while (dropped() === before) {
-      if (start.exitCode !== null) throw new Error('pktgen did not start');
-      await sleep(5);
-    }
-    tell(CONTROL, 'stop');
+    while (start.exitCode === null && netdevCounters(this.#netdev).txDropped === before) await sleep(LOOK_MS);
+    if (start.exitCode === null) tell(CONTROL, 'stop');
     await ended;
   }
 }

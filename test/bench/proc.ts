@@ -59,6 +59,11 @@ export function netdevCounters(name: string): NetdevCounters {
   return { rxPackets: counter('rx_packets'), txPackets: counter('tx_packets'), txDropped: counter('tx_dropped') };
 }
 
+/** One of netdevCounters alone, for who has to look often. */
+export function txPackets(netdev: string): number {
+  return Number(read(`/sys/class/net/${netdev}/statistics/tx_packets`));
+}
+
 export function netdevExists(name: string): boolean {
   return readdirSync('/sys/class/net').includes(name);
 }

@@ -112,17 +112,14 @@ describe('planted faults are found', () => {
 
 test('memory added in the middle ends the migration before GO, the next one takes it along', async () => {
   const at = 0x1_0000_0000;
-  const { runner, memory } = machine;
-  let added: Promise<unknown> | null = null;
-  // The moment after the destination was told of the regions, and before the first round.
-  const start = runner.startDirtyLog.bind(runner);
-  runner.startDirtyLog = () => {
-    start();
-    added ??= memory.addRegion({ gpa: at, size: 1 << 20 });
+  const host = there.host();
+  const { compare } = host;
+  // The source has told of its regions; the answer comes after there is one more.
+  host.compare = async (setup) => {
+    await machine.memory.addRegion({ gpa: at, size: 1 << 20 });
+    return compare(setup);
   };
-  rig.slowToPause(machine);
-  await expect(rig.migrate(machine, there)).rejects.toMatchObject({ code: 'VHOST_ERR_MIGRATION' });
-  await added;
+  await expect(rig.migrate(machine, there, { host })).rejects.toMatchObject({ code: 'VHOST_ERR_MIGRATION' });
   expect(machine.device.running).toBe(true);
   await rig.flows(machine);
   machine.memory.write(at, Uint8Array.of(1, 2, 3));

@@ -25,7 +25,7 @@ const descriptor = fc.record({
 test('random descriptors', () => {
   let chains = 0;
   let broken = 0;
-  fc.assert(
+  void fc.assert(
     fc.property(
       fc.array(descriptor, { minLength: 32, maxLength: 32 }),
       fc.array(rarely(fc.nat(SIZE - 1), fc.nat(65535)), { minLength: SIZE, maxLength: SIZE }),

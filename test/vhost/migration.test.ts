@@ -97,7 +97,7 @@ describe('planted faults are found and named', () => {
   test('the final sync is left out', async () => {
     await setUp();
     await boot();
-    rig.slowToPause(machine);
+    rig.slowToPause(machine, 1000);
     const faults = new FaultPlan().skip('migration:final-sync');
     const { result } = await rig.migrate(machine, there, { source: { faults } });
     expect(result.audit!.differing).toBeGreaterThan(0);
@@ -137,17 +137,14 @@ test('memory added in the middle ends the migration before GO, the next one take
   await setUp();
   await boot();
   const at = 0x1_0000_0000;
-  const { runner, memory } = machine;
-  let added: Promise<unknown> | null = null;
-  // The moment after the destination was told of the regions, and before the first round.
-  const start = runner.startDirtyLog.bind(runner);
-  runner.startDirtyLog = () => {
-    start();
-    added ??= memory.addRegion({ gpa: at, size: 1 << 20 });
+  const host = there.host();
+  const { compare } = host;
+  // The source has told of its regions; the answer comes after there is one more.
+  host.compare = async (setup) => {
+    await machine.memory.addRegion({ gpa: at, size: 1 << 20 });
+    return compare(setup);
   };
-  rig.slowToPause(machine);
-  await expect(rig.migrate(machine, there)).rejects.toMatchObject({ code: 'VHOST_ERR_MIGRATION' });
-  await added;
+  await expect(rig.migrate(machine, there, { host })).rejects.toMatchObject({ code: 'VHOST_ERR_MIGRATION' });
   expect(machine.device.running).toBe(true);
   await rig.flows(machine);
   machine.memory.write(at, Uint8Array.of(1, 2, 3));
