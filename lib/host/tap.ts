@@ -1,6 +1,8 @@
 /**
  * A tap: the network interface on whose other side, instead of a cable, there is a descriptor. One Tap object is one queue of it.
  */
+import { existsSync } from 'node:fs';
+import { constants } from 'node:os';
 import {
   IFF_ATTACH_QUEUE,
   IFF_DETACH_QUEUE,
@@ -19,7 +21,7 @@ import { claimQueue, queueIdentity, queueInUse } from './tap-claims';
 import { checkTxFilter, offloadChoices } from './tap-options';
 
 export const TUN_DEVICE = '/dev/net/tun';
-const EAGAIN = -11;
+const { EACCES, EAGAIN, ENOENT } = constants.errno;
 
 export interface TapOptions extends Observed {
   /** Interface name, at most 15 bytes; a name with %d, or none, lets the kernel choose. */
@@ -64,8 +66,9 @@ export class Tap {
       native().tapOpen(device, netns, name, flags),
     );
     if (typeof opened === 'number') {
-      const missing = opened === -2 || opened === -13;
-      throw systemError(opened, missing ? 'open' : 'TUNSETIFF', missing ? device : name);
+      const netnsMissing = opened === -ENOENT && netns !== null && !existsSync(netns);
+      const opening = opened === -ENOENT || opened === -EACCES;
+      throw systemError(opened, opening ? 'open' : 'TUNSETIFF', netnsMissing ? netns : opening ? device : name);
     }
     return new Tap(opened.fd, netns, null, { trace, faults });
   }
@@ -334,14 +337,14 @@ export class Tap {
     if (this.#claim !== null) throw this.#claimed();
     const count = this.#native.framesRead(this.handle, arena, stride, max, lengths);
     if (count >= 0) return count;
-    return count === EAGAIN ? 0 : this.#get('read', count);
+    return count === -EAGAIN ? 0 : this.#get('read', count);
   }
 
   /** Writes frames with their headers likewise. Answers how many were written, 0 when the host takes none now. */
   writeFrames(arena: Uint8Array, stride: number, count: number, lengths: Int32Array): number {
     const written = this.#native.framesWrite(this.handle, arena, stride, count, lengths);
     if (written >= 0) return written;
-    return written === EAGAIN ? 0 : this.#get('write', written);
+    return written === -EAGAIN ? 0 : this.#get('write', written);
   }
 
   #claimed(): VhostError {

@@ -46,6 +46,7 @@ export class ByteLog implements WriteLog {
   readonly #memory: TestMemory;
   readonly #marked: Uint8Array[];
   readonly #before: TestMemory;
+  readonly #fresh: Uint8Array[] = [];
 
   constructor(memory: TestMemory) {
     this.#memory = memory;
@@ -56,7 +57,9 @@ export class ByteLog implements WriteLog {
   mark(gpa: number, length: number): void {
     const region = this.#memory.regionOf(gpa, length);
     const at = gpa - region.gpa;
-    this.#marked[this.#memory.regions.indexOf(region)]!.fill(1, at, at + length);
+    const marked = this.#marked[this.#memory.regions.indexOf(region)]!.subarray(at, at + length);
+    marked.fill(1);
+    this.#fresh.push(marked);
   }
 
   /** GPAs of bytes that changed since the last call and were not marked; begins anew. */
@@ -74,8 +77,9 @@ export class ByteLog implements WriteLog {
           before.set(now, page);
         }
       }
-      marked.fill(0);
     }
+    for (const marked of this.#fresh) marked.fill(0);
+    this.#fresh.length = 0;
     return missed;
   }
 

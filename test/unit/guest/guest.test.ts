@@ -5,7 +5,7 @@ import {
   VIRTIO_RING_F_INDIRECT_DESC,
 } from '../../../lib/constants/virtio-net';
 import { Guest, type GuestOptions } from '../../../lib/guest/guest';
-import { formatMac, parseMac } from '../../../lib/net/ethernet';
+import { etherType, formatMac, parseMac, swapAddresses } from '../../../lib/net/ethernet';
 import { bits } from '../../../lib/net/features';
 import {
   checkFrame,
@@ -67,7 +67,7 @@ describe.each(setups)('a guest with %s', (_, changes) => {
     const device = new WireDevice(memory, guest.queues, options.features);
     const station = FrameLedger.create({ flow: 1 });
     let delivered = 0;
-    for (let now = 1000; now <= 21_000; now += 20) {
+    for (let now = 1000; now <= 21_000; now += 50) {
       log.forget();
       while (guest.poll(now) > 0);
       expect(log.takeMissed()).toEqual([]);
@@ -85,7 +85,8 @@ describe.each(setups)('a guest with %s', (_, changes) => {
       reordered: 0,
       corrupted: 0,
     });
-    expect(delivered).toBe(1001);
+    expect([station.first, station.highest]).toEqual([0, 1999]);
+    expect(delivered).toBe(401);
     expect(guest.ledger.report(delivered)).toMatchObject({
       received: delivered,
       lost: 0,
@@ -133,12 +134,22 @@ describe.each(setups)('a guest with %s', (_, changes) => {
     const device = new WireDevice(memory, guest.queues, options.features);
     let came = 0;
     let delivered = 0;
-    for (let round = 0; round < 400; round++) {
+    const foreign: Uint8Array[] = [];
+    for (let round = 0; round < 150; round++) {
       if (device.deliver(testFrame(2, delivered))) delivered++;
+      // Of any length and content, but neither from nor to a group.
+      const other = Uint8Array.from({ length: 14 + round }, (_, at) => (at === 0 || at === 6 ? 2 : at * round));
+      if (device.deliver(other)) foreign.push(other);
       log.forget();
       guest.poll(round);
       expect(log.takeMissed()).toEqual([]);
       for (const frame of device.take()) {
+        if (etherType(frame, 0) !== 0x88b5) {
+          const expected = foreign.shift()!;
+          swapAddresses(expected, 0);
+          expect(Buffer.compare(frame, expected)).toBe(0);
+          continue;
+        }
         const area = frameArea(frame);
         expect(checkFrame(area, 0, frame.length)).toBe(FRAME_OK);
         expect(frameSequence(area, 0)).toBe(came++);
@@ -146,8 +157,8 @@ describe.each(setups)('a guest with %s', (_, changes) => {
         expect(formatMac(frame, 6)).toBe(MAC);
       }
     }
-    expect(delivered).toBe(400);
-    expect(came).toBe(400);
+    expect(delivered).toBe(150);
+    expect(came).toBe(150);
   });
 
   test('floods', () => {
@@ -156,7 +167,7 @@ describe.each(setups)('a guest with %s', (_, changes) => {
     const guest = Guest.boot(memory, { ...options, program: 'flood-transmit' }, { log });
     const device = new WireDevice(memory, guest.queues, options.features);
     let taken = 0;
-    for (let now = 0; now < 10_000; now += 10) {
+    for (let now = 0; now < 4_000; now += 20) {
       for (const frame of device.take(7)) {
         expect(frame.length).toBe(64);
         taken++;

@@ -1,6 +1,6 @@
 /** Taps in a network namespace made for the purpose: needs root and /dev/net/tun. */
 import { readdirSync } from 'node:fs';
-import { IFF_MULTI_QUEUE, IFF_NO_PI, IFF_TAP, IFF_VNET_HDR } from '../../../lib/constants/if-tun';
+import { IFF_NO_PI, IFF_TAP, IFF_VNET_HDR } from '../../../lib/constants/if-tun';
 import { Netns } from '../../../lib/host/netns';
 import { Tap } from '../../../lib/host/tap';
 import { FaultPlan } from '../../../lib/trace/fault-plan';
@@ -150,5 +150,6 @@ test('failures have code, ioctl, interface; a closed tap says so; every ioctl is
   expect(await codeOf(Tap.open({ name: 'a-name-that-is-too-long' }))).toBe('VHOST_ERR_INVALID_ARGUMENT');
   const missing = await errorOf(Tap.open({ netns: netns.path, device: '/dev/no-such-tun' }));
   expect([missing.code, missing.path]).toEqual(['ENOENT', '/dev/no-such-tun']);
-  expect(IFF_MULTI_QUEUE).toBe(0x100);
+  const nowhere = await errorOf(Tap.open({ netns: '/run/netns/no-such-namespace' }));
+  expect([nowhere.code, nowhere.syscall, nowhere.path]).toEqual(['ENOENT', 'open', '/run/netns/no-such-namespace']);
 });

@@ -150,6 +150,20 @@ describe('a device that lies', () => {
     expect([driver.free, driver.inFlight]).toEqual([6, 2]);
   });
 
+  test('about any id that is free again', () => {
+    for (let id = 0; id < 8; id++) {
+      const { memory, layout, driver } = queue();
+      for (let chain = 0; chain < 8; chain++) driver.post(0, 0, 1, false);
+      driver.publish();
+      use(memory, layout.used, [id]);
+      driver.release(driver.pending());
+      use(memory, layout.used, [id, id]);
+      expect(driver.pending()).toBe(1);
+      expect(() => driver.release(1)).toThrow(RING_ERROR);
+      expect([driver.free, driver.inFlight]).toEqual([1, 7]);
+    }
+  });
+
   test('about the middle of a chain', () => {
     const { memory, layout, driver } = queue();
     driver.chainBegin(2);
