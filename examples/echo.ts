@@ -33,7 +33,9 @@ async function main(host?: string, port?: string): Promise<void> {
   process.stdout.write(`${guest.mac} answers on ${tap.name} in ${netns.name}\n`);
 
   if (host !== undefined) {
-    const { rounds, downtimeMs } = await new MigrationSource({ device, guest: runner }).migrate(connect(Number(port), host));
+    const { rounds, downtimeMs } = await new MigrationSource({ device, guest: runner }).migrate(
+      connect(Number(port), host),
+    );
     process.stdout.write(`gone after ${rounds.length} rounds, ${downtimeMs} ms of downtime\n`);
   }
   await runner.pause();

@@ -81,7 +81,8 @@ const HINTS: Hints = {
   'ENOENT open /dev/net/tun': 'load the module with "modprobe tun"; in a container pass --device /dev/net/tun',
   'EACCES open /dev/net/tun': 'be root, or let a privileged parent open the tap and pass its descriptor',
   'ENOMEM mmap': 'no memory, or fewer free huge pages than the region needs: see /proc/meminfo, HugePages_Free',
-  'EPERM TUNSETIFF': 'creating a tap needs CAP_NET_ADMIN in its network namespace; or use a persistent tap owned by this user',
+  'EPERM TUNSETIFF':
+    'creating a tap needs CAP_NET_ADMIN in its network namespace; or use a persistent tap owned by this user',
   'EBUSY TUNSETIFF': 'another process has this tap open; a tap that is not multiqueue has one user at a time',
   'EINVAL TUNSETIFF': 'the interface exists with another type or another IFF_MULTI_QUEUE setting',
   'E2BIG TUNSETIFF': 'a tap has 256 queues at most',
@@ -92,7 +93,8 @@ const HINTS: Hints = {
   'EBUSY VHOST_SET_VRING_BASE': 'the ring has a backend: detach it first',
   'EINVAL VHOST_SET_VRING_NUM': 'a ring has a power of two entries, 1 to 32768',
   'EINVAL VHOST_SET_VRING_BASE': 'a split ring index is 0 to 65535',
-  'EINVAL VHOST_SET_VRING_ADDR': 'misaligned: available ring 2, used ring 4, log address 4 bytes; or outside memory or log while attached',
+  'EINVAL VHOST_SET_VRING_ADDR':
+    'misaligned: available ring 2, used ring 4, log address 4 bytes; or outside memory or log while attached',
   'ENOTSUP VHOST_SET_VRING_ADDR': 'the only flag is VHOST_VRING_F_LOG (1)',
   'E2BIG VHOST_SET_MEM_TABLE':
     'more regions than /sys/module/vhost/parameters/max_mem_regions: merge regions or load vhost with a larger limit',

@@ -21,9 +21,9 @@ const vhostHere = canOpen('/dev/vhost-net');
 
 // Suites by folder of dist/test. `vhost` needs the device; `vm` tests the VM command itself.
 const PARTS = {
-  lint: () => command('lint', ['node_modules/.bin/biome', 'ci', '--error-on-warnings', '.']),
+  lint: () => command('lint', ['node_modules/.bin/biome', 'ci', '--error-on-warnings', '--colors=off', '.']),
   native: () => counted('native core, sanitized', ['scripts/sanitize']),
-  unit: () => suite('unit', ['unit', 'property', 'addon', 'migration']),
+  unit: () => suite('unit', ['unit', 'property', 'addon', 'migration', 'bench']),
   vm: () => suite('vm', ['vm-command']),
   vhost: () => suite('vhost', ['vhost'], { needsVhost: true }),
 };

@@ -10,9 +10,9 @@ import { featureNames } from '../net/features';
 import { emit, type Trace } from '../trace/trace';
 import type { QueueState } from '../virtqueue/queue-state';
 import type { Backend, BackendDevice, BackendEvents, RingFault, StoppedRing } from './backend';
-import { TapDiscard } from './tap-discard';
 import { DeviceWriteLog } from './emulated-log';
 import { EmulatedPair } from './emulated-pair';
+import { TapDiscard } from './tap-discard';
 import { carried, EVERY_VHOST_NET, prepareTap, requireHeader } from './vhost-kernel-features';
 
 export interface EmulatedOptions {

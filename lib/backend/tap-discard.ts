@@ -2,8 +2,9 @@
  * Keeps a tap empty that nobody serves yet: a bridge sends it broadcasts and frames for addresses it does not know, and what lies in its
  * queue when a device starts would be delivered late, after newer frames.
  */
-import type { Tap } from '../host/tap';
+
 import { check } from '../errors';
+import type { Tap } from '../host/tap';
 import { native, type PollHandle } from '../native';
 
 const READABLE = 1;

@@ -135,9 +135,11 @@ export class Guest {
    */
   poll(nowMicros: number): number {
     const work = this.#running.poll(nowMicros);
-    // Marked without work too: a token bucket is refilled before it is known whether the ring has room.
-    this.#machine.block.mark();
-    if (work > 0) this.#publish();
+    // What a poll without work writes, a token bucket that begins or is refilled while the ring is full, marks itself (Pace).
+    if (work > 0) {
+      this.#machine.block.mark();
+      this.#publish();
+    }
     return work;
   }
 

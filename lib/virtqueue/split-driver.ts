@@ -17,13 +17,13 @@ import {
 } from '../constants/virtio-ring';
 import { invalidArgument, VhostError } from '../errors';
 import { gpa } from '../memory/address';
-import { availRingBytes, descTableBytes, usedRingBytes } from './layout';
+import { availRingBytes, usedRingBytes } from './layout';
 import { needEvent } from './need-event';
 import type { QueueState } from './queue-state';
 import { highWord, lowWord, NO_WRITE_LOG, type RingMemory, u16At, u32At, type WriteLog } from './ring-memory';
+import { DriverMarks, type DriverPlaces, driverRanges } from './split-driver-marks';
 import {
   DRIVER_STATE_HEADER,
-  driverStateBytes,
   FREE_COUNT,
   FREE_HEAD,
   formatDriverState,
@@ -44,13 +44,8 @@ export class SplitDriver {
   readonly size: number;
   readonly eventIdx: boolean;
   readonly #mask: number;
-  readonly #log: WriteLog;
-
-  readonly #descAt: number;
-  readonly #availAt: number;
-  readonly #usedAt: number;
-  readonly #tablesAt: number;
-  readonly #stateAt: number;
+  readonly #places: DriverPlaces;
+  readonly #marks: DriverMarks;
   readonly #tableEntries: number;
 
   readonly #desc: Uint32Array;
@@ -80,7 +75,7 @@ export class SplitDriver {
   static format(memory: RingMemory, stateAt: number, options: SplitDriverOptions, log?: WriteLog): SplitDriver {
     formatDriverState(memory, stateAt, options);
     const driver = new SplitDriver(memory, stateAt, log);
-    driver.#markAll();
+    if (driver.#marks.enabled) driver.#marks.all();
     return driver;
   }
 
@@ -90,16 +85,13 @@ export class SplitDriver {
   }
 
   private constructor(memory: RingMemory, stateAt: number, log: WriteLog = NO_WRITE_LOG) {
-    const { size, eventIdx, desc, avail, used, indirect } = readDriverState(memory, stateAt);
+    const places = { state: stateAt, ...readDriverState(memory, stateAt) };
+    const { size, eventIdx, desc, avail, used, indirect } = places;
     this.size = size;
     this.eventIdx = eventIdx;
     this.#mask = size - 1;
-    this.#log = log;
-    this.#descAt = desc;
-    this.#availAt = avail;
-    this.#usedAt = used;
-    this.#stateAt = stateAt;
-    this.#tablesAt = indirect?.tables ?? 0;
+    this.#places = places;
+    this.#marks = new DriverMarks(log, places);
     this.#tableEntries = indirect?.entries ?? 0;
     this.#desc = u32At(memory, desc, size * 4);
     this.#avail = u16At(memory, avail, availRingBytes(size, eventIdx) / 2);
@@ -139,7 +131,7 @@ export class SplitDriver {
     this.#describe(this.#desc, id * 4, addressLow, addressHigh, length, writable ? VRING_DESC_F_WRITE : 0);
     state[FREE_HEAD] = this.#next[id]!;
     state[FREE_COUNT] = free - 1;
-    if (this.#log.enabled) this.#log.mark(this.#descAt + id * VRING_DESC_SIZE, VRING_DESC_SIZE);
+    if (this.#marks.enabled) this.#marks.descriptor(id);
     this.#makeAvailable(id, 1);
     return id;
   }
@@ -176,8 +168,9 @@ export class SplitDriver {
     const follower = this.#chainInTable ? this.#chainCount - this.#chainLeft : this.#next[at]!;
     const flags = (writable ? VRING_DESC_F_WRITE : 0) | (last ? 0 : VRING_DESC_F_NEXT | (follower << 16));
     this.#describe(this.#chainInTable ? this.#tables! : this.#desc, at * 4, addressLow, addressHigh, length, flags);
-    if (this.#log.enabled) {
-      this.#log.mark((this.#chainInTable ? this.#tablesAt : this.#descAt) + at * VRING_DESC_SIZE, VRING_DESC_SIZE);
+    if (this.#marks.enabled) {
+      if (this.#chainInTable) this.#marks.tableEntry(at);
+      else this.#marks.descriptor(at);
     }
     this.#chainAt = this.#chainInTable ? at + 1 : this.#next[at]!;
   }
@@ -192,10 +185,10 @@ export class SplitDriver {
     if (this.#chainInTable) {
       taken = 1;
       firstFree = this.#next[head]!;
-      const table = this.#tablesAt + head * this.#tableEntries * VRING_DESC_SIZE;
+      const table = this.#places.indirect!.tables + head * this.#tableEntries * VRING_DESC_SIZE;
       const bytes = this.#chainCount * VRING_DESC_SIZE;
       this.#describe(this.#desc, head * 4, lowWord(table), highWord(table), bytes, VRING_DESC_F_INDIRECT);
-      if (this.#log.enabled) this.#log.mark(this.#descAt + head * VRING_DESC_SIZE, VRING_DESC_SIZE);
+      if (this.#marks.enabled) this.#marks.descriptor(head);
     }
     this.#state[FREE_HEAD] = firstFree;
     this.#state[FREE_COUNT] = this.#state[FREE_COUNT]! - taken;
@@ -210,9 +203,9 @@ export class SplitDriver {
     // A release store: whoever sees this index sees the descriptors and ring entries written before it.
     Atomics.store(this.#avail, IDX, to);
     this.#state[PUBLISHED] = to;
-    if (this.#log.enabled) {
-      this.#log.mark(this.#availAt + 2, 2);
-      this.#markState();
+    if (this.#marks.enabled) {
+      this.#marks.availWord(IDX);
+      this.#marks.stateHeader();
     }
     // The load may not overtake the store, or both sides could miss each other and sleep; two sequentially consistent accesses
     // keep their order on every processor, so no further fence is needed.
@@ -252,12 +245,11 @@ export class SplitDriver {
     const chains = this.#chains;
     const next = this.#next;
     let freeHead = state[FREE_HEAD]!;
-    let freed = 0;
     for (let taken = 0; taken < count; taken++) {
       const id = this.#usedRing[1 + 2 * ((from + taken) & this.#mask)]!;
       const chain = id < size ? chains[id]! : 0;
       if ((chain & IN_FLIGHT) === 0) {
-        if (this.#log.enabled) this.#markState();
+        if (this.#marks.enabled) this.#marks.stateHeader();
         throw this.#broken(`used id ${id} is not in flight`);
       }
       const descriptors = chain & 0xffff;
@@ -265,18 +257,17 @@ export class SplitDriver {
       for (let more = descriptors - 1; more > 0; more--) tail = next[tail]!;
       next[tail] = freeHead;
       freeHead = id;
-      freed += descriptors;
       chains[id] = 0;
       // The index moves with every chain, so that an error leaves the state consistent up to the chain before.
       state[FREE_HEAD] = freeHead;
       state[FREE_COUNT] = state[FREE_COUNT]! + descriptors;
       state[NEXT_USED] = from + taken + 1;
-      if (this.#log.enabled) {
-        this.#log.mark(this.#stateAt + DRIVER_STATE_HEADER + 4 * id, 4);
-        this.#log.mark(this.#stateAt + DRIVER_STATE_HEADER + 4 * size + 2 * tail, 2);
+      if (this.#marks.enabled) {
+        this.#marks.chains(id, id);
+        this.#marks.next(tail);
       }
     }
-    if (freed > 0 && this.#log.enabled) this.#markState();
+    if (count > 0 && this.#marks.enabled) this.#marks.stateHeader();
   }
 
   /** Makes the first `count` used chains available again with the buffers they had. Throws VHOST_ERR_RING like `release`. */
@@ -293,7 +284,7 @@ export class SplitDriver {
       const chain = id < size ? chains[id]! : 0;
       if ((chain & IN_FLIGHT) === 0) {
         for (let undo = 0; undo < taken; undo++) chains[avail[RING + ((to + undo) & mask)]!]! |= IN_FLIGHT;
-        if (taken > 0 && this.#log.enabled) this.#markReposted(to, taken);
+        if (taken > 0 && this.#marks.enabled) this.#markReposted(to, taken);
         throw this.#broken(`used id ${id} is not in flight`);
       }
       chains[id] = chain & 0xffff;
@@ -302,7 +293,7 @@ export class SplitDriver {
     for (let taken = 0; taken < count; taken++) chains[avail[RING + ((to + taken) & mask)]!]! |= IN_FLIGHT;
     this.#state[NEXT_USED] = from + count;
     this.#state[NEXT_AVAIL] = to + count;
-    if (count > 0 && this.#log.enabled) this.#markReposted(to, count);
+    if (count > 0 && this.#marks.enabled) this.#markReposted(to, count);
   }
 
   /** Takes up to `max` used chains back: ids and written lengths into the arrays, descriptors free. Answers how many. */
@@ -324,7 +315,7 @@ export class SplitDriver {
     const nextUsed = this.#state[NEXT_USED]!;
     if (this.eventIdx) Atomics.store(this.#avail, this.#usedEvent, nextUsed);
     else Atomics.store(this.#avail, FLAGS, 0);
-    this.#markCalls();
+    if (this.#marks.enabled) this.#marks.availWord(this.eventIdx ? this.#usedEvent : FLAGS);
     // Looks again after asking: a chain used in between was suppressed. Both accesses are sequentially consistent, so the device
     // sees the request or this sees the chain.
     return Atomics.load(this.#used, IDX) !== nextUsed;
@@ -334,7 +325,7 @@ export class SplitDriver {
   disableCalls(): void {
     if (this.eventIdx) Atomics.store(this.#avail, this.#usedEvent, (this.#state[NEXT_USED]! - 1) & 0xffff);
     else Atomics.store(this.#avail, FLAGS, VRING_AVAIL_F_NO_INTERRUPT);
-    this.#markCalls();
+    if (this.#marks.enabled) this.#marks.availWord(this.eventIdx ? this.#usedEvent : FLAGS);
   }
 
   /** The queue for a device that begins where the last one ended: everything it took, it has used. */
@@ -342,22 +333,16 @@ export class SplitDriver {
     return {
       size: this.size,
       ready: true,
-      descTable: gpa(this.#descAt),
-      availRing: gpa(this.#availAt),
-      usedRing: gpa(this.#usedAt),
+      descTable: gpa(this.#places.desc),
+      availRing: gpa(this.#places.avail),
+      usedRing: gpa(this.#places.used),
       nextAvail: Atomics.load(this.#used, IDX),
     };
   }
 
   /** What of this queue lies where in guest memory. */
   ranges(name: string): { name: string; gpa: number; length: number }[] {
-    return [
-      { name: `${name} descriptor table`, gpa: this.#descAt, length: descTableBytes(this.size) },
-      { name: `${name} available ring`, gpa: this.#availAt, length: availRingBytes(this.size, this.eventIdx) },
-      { name: `${name} used ring`, gpa: this.#usedAt, length: usedRingBytes(this.size, this.eventIdx) },
-      { name: `${name} driver state`, gpa: this.#stateAt, length: driverStateBytes(this.size) },
-      { name: `${name} indirect tables`, gpa: this.#tablesAt, length: this.#tables?.byteLength ?? 0 },
-    ];
+    return driverRanges(name, this.#places);
   }
 
   #describe(table: Uint32Array, word: number, low: number, high: number, length: number, flagsAndNext: number): void {
@@ -373,10 +358,10 @@ export class SplitDriver {
     this.#chains[id] = IN_FLIGHT | descriptors;
     this.#avail[RING + slot] = id;
     this.#state[NEXT_AVAIL] = to + 1;
-    if (this.#log.enabled) {
-      this.#log.mark(this.#availAt + 4 + 2 * slot, 2);
-      this.#log.mark(this.#stateAt + DRIVER_STATE_HEADER + 4 * id, 4);
-      this.#markState();
+    if (this.#marks.enabled) {
+      this.#marks.availEntries(to, 1);
+      this.#marks.chains(id, id);
+      this.#marks.stateHeader();
     }
   }
 
@@ -393,20 +378,7 @@ export class SplitDriver {
     return new VhostError('VHOST_ERR_RING', `split virtqueue driver: ${what}`);
   }
 
-  #markState(): void {
-    this.#log.mark(this.#stateAt, DRIVER_STATE_HEADER);
-  }
-
-  #markCalls(): void {
-    if (!this.#log.enabled) return;
-    this.#log.mark(this.eventIdx ? this.#availAt + 2 * this.#usedEvent : this.#availAt, 2);
-  }
-
   #markReposted(first: number, count: number): void {
-    const slot = first & this.#mask;
-    const before = Math.min(count, this.size - slot);
-    this.#log.mark(this.#availAt + 4 + 2 * slot, 2 * before);
-    if (before < count) this.#log.mark(this.#availAt + 4, 2 * (count - before));
     let least = this.size;
     let most = 0;
     for (let at = 0; at < count; at++) {
@@ -414,16 +386,8 @@ export class SplitDriver {
       if (id < least) least = id;
       if (id > most) most = id;
     }
-    this.#log.mark(this.#stateAt + DRIVER_STATE_HEADER + 4 * least, 4 * (most - least + 1));
-    this.#markState();
-  }
-
-  #markAll(): void {
-    if (!this.#log.enabled) return;
-    this.#log.mark(this.#descAt, descTableBytes(this.size));
-    this.#log.mark(this.#availAt, availRingBytes(this.size, this.eventIdx));
-    this.#log.mark(this.#usedAt, usedRingBytes(this.size, this.eventIdx));
-    this.#log.mark(this.#stateAt, driverStateBytes(this.size));
-    if (this.#tables !== null) this.#log.mark(this.#tablesAt, this.#tables.byteLength);
+    this.#marks.availEntries(first, count);
+    this.#marks.chains(least, most);
+    this.#marks.stateHeader();
   }
 }

@@ -1,5 +1,5 @@
 /** Two or more places on one bridge between which a guest can move, and a station that talks with it: natively or in the VM. */
-import { duplexPair, type Duplex } from 'node:stream';
+import { type Duplex, duplexPair } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Backend } from '../../lib/backend/backend';
 import { EmulatedBackend } from '../../lib/backend/emulated';

@@ -1,16 +1,17 @@
 /** Whole migrations on this machine: emulated data path, real taps on a real bridge. */
-import type { Duplex } from 'node:stream';
+
 import { createConnection, createServer } from 'node:net';
+import type { Duplex } from 'node:stream';
 import type { Guest } from '../../lib/guest/guest';
+import { GuestMemory } from '../../lib/memory/guest-memory';
 import { Channel } from '../../lib/migration/channel';
 import { FrameType } from '../../lib/migration/frame';
 import type { AuditResult } from '../../lib/migration/messages';
 import type { MigrationPhase } from '../../lib/migration/options';
-import { FaultPlan } from '../../lib/trace/fault-plan';
-import { GuestMemory } from '../../lib/memory/guest-memory';
 import { native } from '../../lib/native';
 import { explainPage } from '../../lib/observe/page-audit';
-import { FEATURES, MEMORY, type Machine, type Place, Rig } from '../helpers/migration-rig';
+import { FaultPlan } from '../../lib/trace/fault-plan';
+import { FEATURES, type Machine, MEMORY, type Place, Rig } from '../helpers/migration-rig';
 
 let rig: Rig;
 let here: Place;
@@ -79,8 +80,7 @@ describe('planted faults are found', () => {
     ranges = machine.runner.guest.ranges;
   });
 
-  const named = ({ pages }: AuditResult): string =>
-    pages.map((page) => explainPage(page, ranges)).join('; ');
+  const named = ({ pages }: AuditResult): string => pages.map((page) => explainPage(page, ranges)).join('; ');
 
   test('none planted: none found', async () => {
     expect(await audited()).toMatchObject({ differing: 0 });
@@ -186,15 +186,18 @@ describe('before GO the source goes on, and the next migration succeeds', () => 
     await movesNow();
   });
 
-  test.each(['createMemory', 'createDevice', 'createGuest', 'compare'] as const)('the destination fails in %s', async (step) => {
-    const host = there.host();
-    host[step] = (() => {
-      throw new Error('out of luck');
-    }) as never;
-    const error = await failing(() => rig.migrate(machine, there, { host }));
-    expect(error.message).toContain('out of luck');
-    await movesNow();
-  });
+  test.each(['createMemory', 'createDevice', 'createGuest', 'compare'] as const)(
+    'the destination fails in %s',
+    async (step) => {
+      const host = there.host();
+      host[step] = (() => {
+        throw new Error('out of luck');
+      }) as never;
+      const error = await failing(() => rig.migrate(machine, there, { host }));
+      expect(error.message).toContain('out of luck');
+      await movesNow();
+    },
+  );
 
   test('a fatal difference ends it before the first page', async () => {
     const host = there.host();
@@ -203,7 +206,10 @@ describe('before GO the source goes on, and the next migration succeeds', () => 
       throw new Error('no page may be sent');
     };
     const error = await failing(() => rig.migrate(machine, there, { host }));
-    expect(error).toMatchObject({ code: 'VHOST_ERR_INCOMPATIBLE', message: expect.stringContaining('features: many here, few there') });
+    expect(error).toMatchObject({
+      code: 'VHOST_ERR_INCOMPATIBLE',
+      message: expect.stringContaining('features: many here, few there'),
+    });
     await movesNow();
   });
 
@@ -212,7 +218,10 @@ describe('before GO the source goes on, and the next migration succeeds', () => 
       const error = await failing(async () => {
         const [near, far] = rig.streams();
         breakAfter(near, far, limit);
-        const receiving = rig.destination(there, undefined, { timeoutMs: 3000 }).receive(far).catch((thrown: Error) => thrown);
+        const receiving = rig
+          .destination(there, undefined, { timeoutMs: 3000 })
+          .receive(far)
+          .catch((thrown: Error) => thrown);
         const sending = rig.source(machine, { timeoutMs: 3000 }).migrate(near);
         const [sent] = await Promise.allSettled([sending, receiving]);
         if (sent.status === 'rejected') throw sent.reason;
@@ -231,7 +240,10 @@ describe('before GO the source goes on, and the next migration succeeds', () => 
     const { port } = server.address() as { port: number };
     const error = await failing(() => rig.source(machine).migrate(createConnection({ port, host: '127.0.0.1' })));
     server.close();
-    expect(error).toMatchObject({ code: 'VHOST_ERR_PROTOCOL', message: expect.stringContaining('expected a vhost-net migration stream') });
+    expect(error).toMatchObject({
+      code: 'VHOST_ERR_PROTOCOL',
+      message: expect.stringContaining('expected a vhost-net migration stream'),
+    });
     await movesNow();
   });
 });
@@ -315,7 +327,14 @@ async function playSource(channel: Channel): Promise<void> {
   await channel.send(FrameType.PAGES, payload);
   await channel.sendJson(FrameType.ROUND_END, { round: 0, pages: 0x300, final: true });
   await channel.sendJson(FrameType.STATE, {
-    device: { version: 1, mandatory: [], features: `0x${device.features.toString(16)}`, mac: device.mac, mtu: 1500, queues },
+    device: {
+      version: 1,
+      mandatory: [],
+      features: `0x${device.features.toString(16)}`,
+      mac: device.mac,
+      mtu: 1500,
+      queues,
+    },
     guest: { gpa: 0x10_0000 },
   });
   await channel.receive([FrameType.READY]);

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { AuditResult } from '../../lib/migration/messages';
 import { explainPage } from '../../lib/observe/page-audit';
 import { FaultPlan } from '../../lib/trace/fault-plan';
-import { MEMORY, type Machine, type Place, Rig, type RigOptions } from '../helpers/migration-rig';
+import { type Machine, MEMORY, type Place, Rig, type RigOptions } from '../helpers/migration-rig';
 
 let rig: Rig;
 let here: Place;
