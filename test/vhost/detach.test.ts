@@ -59,11 +59,15 @@ describe('frames vhost has taken ahead', () => {
 
   test('are lost without that room, and no counter tells', async () => {
     const tapFaults = new FaultPlan().fail('SIOCSIFTXQLEN', { errno: 1, times: Number.POSITIVE_INFINITY });
-    await using lab = await VhostLab.create({ tapFaults });
-    await overrun(lab, 1500);
-    readTap(lab, lab.guest.tally);
-    const { dropped } = (await lab.tap.stats()).tx;
-    expect(lab.guest.tally.report(1500).lost).toBeGreaterThan(dropped);
+    // How many vhost has taken at the stop is its own affair, none included: several tries.
+    for (let attempt = 0; attempt < 8; attempt++) {
+      await using lab = await VhostLab.create({ tapFaults });
+      await overrun(lab, 1500);
+      readTap(lab, lab.guest.tally);
+      const { dropped } = (await lab.tap.stats()).tx;
+      if (lab.guest.tally.report(1500).lost > dropped) return;
+    }
+    throw new Error('no frame was lost in 8 stops with a full queue');
   });
 });
 

@@ -4,7 +4,7 @@ import { Netns } from '../../../lib/host/netns';
 import { codeOf, errorOf } from '../../helpers/vhost-wait';
 
 test('is there, has IPv6 off, and goes with everything in it', async () => {
-  const netns = await Netns.create();
+  await using netns = await Netns.create();
   expect(existsSync(netns.path)).toBe(true);
   await netns.addVeth('a', 'b');
   await netns.addBridge('br', ['a']);
