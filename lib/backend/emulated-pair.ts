@@ -6,13 +6,13 @@ import type { EventFdWatch } from '../host/event-fd';
 import type { Tap } from '../host/tap';
 import { native, type PollHandle } from '../native';
 import { hasBit } from '../net/features';
+import { headerLength } from '../net/header';
 import type { QueueState } from '../virtqueue/queue-state';
 import { SplitDevice } from '../virtqueue/split-device';
 import type { BackendDevice, RingFault, StoppedRing } from './backend';
 import type { DeviceWriteLog } from './emulated-log';
 import { EmulatedReceive } from './emulated-receive';
 import { EmulatedTransmit } from './emulated-transmit';
-import { headerSize } from './vhost-kernel-features';
 
 const READABLE = 1;
 /** Batches between two looks at the event loop: timers and other pairs are not kept waiting. */
@@ -59,7 +59,7 @@ export class EmulatedPair {
       });
     });
     const [rx, tx] = this.#rings;
-    const header = headerSize(features);
+    const header = headerLength(features);
     const largest = header + ((features & GUEST_GSO) === 0n ? mtu + ETHERNET_OVERHEAD : LARGEST_GSO);
     this.#receive = rx ? new EmulatedReceive(rx, tap, log, { features, header, largest }) : null;
     this.#transmit = tx ? new EmulatedTransmit(tx, tap) : null;

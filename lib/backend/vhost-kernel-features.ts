@@ -16,6 +16,7 @@ import * as ring from '../constants/virtio-ring';
 import { VhostError } from '../errors';
 import type { Tap } from '../host/tap';
 import { bits, hasBit } from '../net/features';
+import { headerLength } from '../net/header';
 
 /** VHOST_F_LOG_ALL as a mask. */
 export const LOG_ALL = bits(VHOST_F_LOG_ALL);
@@ -92,11 +93,6 @@ export function vhostFeatures(acked: bigint, offered: bigint): bigint {
   return acked & offered & ~WITHHELD;
 }
 
-/** Bytes of header before every frame, as vhost_net_set_features (drivers/vhost/net.c) has it. */
-export function headerSize(features: bigint): 10 | 12 {
-  return (features & bits(net.VIRTIO_NET_F_MRG_RXBUF, config.VIRTIO_F_VERSION_1)) === 0n ? 10 : 12;
-}
-
 /** TUN_F_ bits for what the guest takes: the tap hands over whole what the driver has acked, nothing else. */
 export function tapOffload(features: bigint): number {
   const acked = (number: number, offload: number): number => (hasBit(features, number) ? offload : 0);
@@ -116,7 +112,7 @@ export function tapOffload(features: bigint): number {
  * long: call it before a switchover, not during one. Answers the TUN_F_ bits that the kernel took.
  */
 export async function prepareTap(tap: Tap, features: bigint): Promise<number> {
-  await tap.setVnetHdrSize(headerSize(features));
+  await tap.setVnetHdrSize(headerLength(features));
   return tap.setBestOffload(tapOffload(features));
 }
 
@@ -125,7 +121,7 @@ export async function prepareTap(tap: Tap, features: bigint): Promise<number> {
  * arrive. Fails with VHOST_ERR_HEADER_SIZE.
  */
 export function requireHeader(tap: Tap, features: bigint): void {
-  const wanted = headerSize(features);
+  const wanted = headerLength(features);
   const found = (tap.flags & IFF_VNET_HDR) === 0 ? 0 : tap.vnetHdrSize;
   if (found !== wanted) {
     throw new VhostError(

@@ -6,8 +6,9 @@ import { writeFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Netns } from '../host/netns';
+import type { LedgerGap } from '../observe/frame-ledger';
 import { Station } from '../observe/station';
-import { type DemoPlan, type Gap, GUEST_TO_NETWORK_FLOW, LEDGER_CAPACITY, NETWORK_TO_GUEST_FLOW } from './plan';
+import { type DemoPlan, GUEST_TO_NETWORK_FLOW, LEDGER_CAPACITY, NETWORK_TO_GUEST_FLOW } from './plan';
 import { SideProcess } from './side-process';
 import { blackout, type DemoSummary, summaryText } from './summary';
 
@@ -85,7 +86,7 @@ export async function runDemo(options: DemoOptions): Promise<number> {
     const guest = await destination.ask('report', { sent: sentToGuest });
     const network = station.ledger;
     await Promise.all(sides.map((side) => side.ask('end', null)));
-    const gap = (gaps: readonly Gap[]): number | null =>
+    const gap = (gaps: readonly LedgerGap[]): number | null =>
       moments.stopped === null || moments.started === null ? null : blackout(gaps, moments.stopped, moments.started);
     const summary: DemoSummary = {
       kernel: release(),

@@ -1,7 +1,7 @@
 /** What the demo's processes agree on. */
 import type { StoppedRing } from '../backend/backend';
 import type { MigrationResult } from '../migration/options';
-import type { FrameReport } from './summary';
+import type { LedgerGap, LedgerReport } from '../observe/frame-ledger';
 
 export interface DemoPlan {
   /** Path of the network namespace with the bridge. */
@@ -25,12 +25,6 @@ export const NETWORK_TO_GUEST_FLOW = 2;
 /** Frames that a ledger can tell apart: 100 seconds at 10,000 a second, 128 KiB. */
 export const LEDGER_CAPACITY = 1 << 20;
 
-/** A stretch without frames. CLOCK_MONOTONIC microseconds, the same in every process of a host. */
-export interface Gap {
-  start: number;
-  length: number;
-}
-
 export type SideName = 'source' | 'destination';
 
 /** Orders to a side, each answered by the word of the same name. */
@@ -47,8 +41,8 @@ export interface Orders {
   received: { order: null; word: { pages: number; startMs: number } };
   /** The guest sends no more; what it had sent. */
   hush: { order: null; word: { sent: number } };
-  /** What the guest received, held against what was sent to it. */
-  report: { order: { sent: number }; word: { frames: FrameReport; gaps: Gap[] } };
+  /** What the guest received, held against what was sent to it; gaps in CLOCK_MONOTONIC microseconds, the same in every process. */
+  report: { order: { sent: number }; word: { frames: LedgerReport; gaps: LedgerGap[] } };
   /** Stops everything and ends. */
   end: { order: null; word: { rings: readonly StoppedRing[] } };
 }

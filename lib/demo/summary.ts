@@ -1,15 +1,6 @@
 /** The demo's result: as data for --json and as text for a person. Numbers are measured; what could not be measured is null. */
 import type { MigrationResult } from '../migration/options';
-import type { Gap } from './plan';
-
-export interface FrameReport {
-  sent: number;
-  received: number;
-  lost: number;
-  duplicated: number;
-  reordered: number;
-  corrupted: number;
-}
+import type { LedgerGap, LedgerReport } from '../observe/frame-ledger';
 
 export interface DemoSummary {
   kernel: string;
@@ -22,14 +13,14 @@ export interface DemoSummary {
     downtimeParts: MigrationResult['downtimeParts'];
     bytes: number;
   };
-  frames: { guestToNetwork: FrameReport; networkToGuest: FrameReport };
+  frames: { guestToNetwork: LedgerReport; networkToGuest: LedgerReport };
   blackoutMs: { guestToNetwork: number | null; networkToGuest: number | null };
   pages: { total: number; differing: number } | { total: null; differing: null };
   vrings: { queue: number; base: number; usedIdx: number }[];
 }
 
 /** The longest stretch without frames that touches the time between stop and start. Milliseconds; null when none was seen. */
-export function blackout(gaps: readonly Gap[], stoppedAt: number, startedAt: number): number | null {
+export function blackout(gaps: readonly LedgerGap[], stoppedAt: number, startedAt: number): number | null {
   const touching = gaps.filter((gap) => gap.start <= startedAt && gap.start + gap.length >= stoppedAt);
   if (touching.length === 0) return null;
   return Math.round(Math.max(...touching.map((gap) => gap.length))) / 1000;
@@ -38,7 +29,7 @@ export function blackout(gaps: readonly Gap[], stoppedAt: number, startedAt: num
 const number = (value: number | null, unit = ''): string =>
   value === null ? 'not measured' : `${value.toLocaleString('en-US')}${unit}`;
 
-function frameLine(name: string, report: FrameReport, blackoutMs: number | null): string {
+function frameLine(name: string, report: LedgerReport, blackoutMs: number | null): string {
   const { sent, received, lost, duplicated, reordered, corrupted } = report;
   const columns = [sent, received, lost, duplicated, reordered, corrupted].map((count) => number(count).padStart(12));
   return `  ${name.padEnd(17)}${columns.join('')}   ${number(blackoutMs, ' ms')}`;

@@ -159,6 +159,19 @@ export class VhostNet {
     this.#features = word0;
   }
 
+  /** All words as one number: by the array where the kernel has it, else word 0 alone. An unknown ioctl has many errors, and all mean that. */
+  async getAllFeatures(): Promise<bigint> {
+    const [word0, word1] = await this.getFeaturesArray().catch(async () => [await this.getFeatures(), 0n] as const);
+    return word0 | (word1 << 64n);
+  }
+
+  /** The other way round: the array is used only for features beyond word 0, so that kernels without it serve all others. */
+  async setAllFeatures(features: bigint): Promise<void> {
+    const word1 = features >> 64n;
+    if (word1 === 0n) await this.setFeatures(features);
+    else await this.setFeaturesArray(features & ((1n << 64n) - 1n), word1);
+  }
+
   getBackendFeatures(): Promise<bigint> {
     return this.unchecked.getBackendFeatures();
   }

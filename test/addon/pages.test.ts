@@ -124,26 +124,29 @@ describe('write witness', () => {
   if (typeof started !== 'number') native().fdClose(started);
   freeMemory(probe);
 
-  (available ? test : test.skip)('sees writes through its mapping and no others', async () => {
-    const memory = makeMemory(128);
-    const watched = ok(native().mappingCreate(memory.fd, 0, 128 * PAGE, 0, PROT_READ_WRITE));
-    const bytes = new Uint8Array(ok(native().mappingBuffer(watched)));
-    bytes[0] = 1;
-    const witness = ok(native().writeWitnessStart(watched));
-    const target = new BigUint64Array(3);
-    expect(await native().writeWitnessTake(watched, target, 0)).toBe(0);
-    memory.bytes[5 * PAGE] = 1;
-    expect(bytes[5 * PAGE]).toBe(1);
-    bytes[6 * PAGE] = 1;
-    bytes[127 * PAGE] = 1;
-    expect(await native().writeWitnessTake(watched, target, 64)).toBe(2);
-    expect([...target]).toEqual([0n, 1n << 6n, 1n << 63n]);
-    expect(await native().writeWitnessTake(watched, target, 64)).toBe(0);
-    bytes[6 * PAGE] = 2;
-    expect(await native().writeWitnessTake(watched, target, 64)).toBe(0);
-    native().fdClose(witness);
-    expect(await native().writeWitnessTake(watched, target, 0)).toBeLessThan(0);
-    native().mappingClose(watched);
-    freeMemory(memory);
-  });
+  (available ? test : test.skip)(
+    'sees writes through its mapping and no others (needs PAGEMAP_SCAN, Linux 6.7)',
+    async () => {
+      const memory = makeMemory(128);
+      const watched = ok(native().mappingCreate(memory.fd, 0, 128 * PAGE, 0, PROT_READ_WRITE));
+      const bytes = new Uint8Array(ok(native().mappingBuffer(watched)));
+      bytes[0] = 1;
+      const witness = ok(native().writeWitnessStart(watched));
+      const target = new BigUint64Array(3);
+      expect(await native().writeWitnessTake(watched, target, 0)).toBe(0);
+      memory.bytes[5 * PAGE] = 1;
+      expect(bytes[5 * PAGE]).toBe(1);
+      bytes[6 * PAGE] = 1;
+      bytes[127 * PAGE] = 1;
+      expect(await native().writeWitnessTake(watched, target, 64)).toBe(2);
+      expect([...target]).toEqual([0n, 1n << 6n, 1n << 63n]);
+      expect(await native().writeWitnessTake(watched, target, 64)).toBe(0);
+      bytes[6 * PAGE] = 2;
+      expect(await native().writeWitnessTake(watched, target, 64)).toBe(0);
+      native().fdClose(witness);
+      expect(await native().writeWitnessTake(watched, target, 0)).toBeLessThan(0);
+      native().mappingClose(watched);
+      freeMemory(memory);
+    },
+  );
 });

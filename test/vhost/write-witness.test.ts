@@ -43,7 +43,7 @@ test('memory whose devices have no mapping of their own is refused', () => {
   memory.close();
 });
 
-(WriteWitness.available() ? describe : describe.skip)('the witness', () => {
+(WriteWitness.available() ? describe : describe.skip)('the witness (needs PAGEMAP_SCAN, Linux 6.7)', () => {
   let memory: GuestMemory;
   let witness: WriteWitness;
 

@@ -64,7 +64,7 @@ describe('regions that cannot be', () => {
     ).toBe(0x2000);
   });
 
-  (constants.MAX_LENGTH > 4 * GIB ? test.skip : test)('above what one buffer holds here', () => {
+  (constants.MAX_LENGTH > 4 * GIB ? test.skip : test)('above what one buffer holds here (Node 20 only)', () => {
     expect(() => GuestMemory.create([{ gpa: 0, size: 4 * GIB + PAGE }])).toThrow(
       coded('VHOST_ERR_MEMORY_TABLE', `${4 * GIB + PAGE}`, `${4 * GIB}`, 'split'),
     );
@@ -317,14 +317,17 @@ describe('memory larger than 4 GiB', () => {
     expect(blocks * 512).toBeLessThanOrEqual(2 * PAGE);
   });
 
-  (constants.MAX_LENGTH > 4 * GIB ? test : test.skip)('a region of 6 GiB', () => {
-    const memory = make([{ gpa: 0, size: 6 * GIB }]);
-    memory.write(6 * GIB - 4, Uint8Array.of(1, 2, 3, 4));
-    memory.write(GIB, Uint8Array.of(9));
-    memory.write(5 * GIB, Uint8Array.of(8));
-    expect([...memory.view(6 * GIB - 4, 4)]).toEqual([1, 2, 3, 4]);
-    expect([...memory.read(5 * GIB, 1), ...memory.read(GIB, 1)]).toEqual([8, 9]);
-  });
+  (constants.MAX_LENGTH > 4 * GIB ? test : test.skip)(
+    'a region of 6 GiB (needs Node 22: Node 20 maps at most 4 GiB at once)',
+    () => {
+      const memory = make([{ gpa: 0, size: 6 * GIB }]);
+      memory.write(6 * GIB - 4, Uint8Array.of(1, 2, 3, 4));
+      memory.write(GIB, Uint8Array.of(9));
+      memory.write(5 * GIB, Uint8Array.of(8));
+      expect([...memory.view(6 * GIB - 4, 4)]).toEqual([1, 2, 3, 4]);
+      expect([...memory.read(5 * GIB, 1), ...memory.read(GIB, 1)]).toEqual([8, 9]);
+    },
+  );
 });
 
 describe('close', () => {
