@@ -6,7 +6,7 @@ import { join } from 'node:path';
 
 const HERE = 'on this machine';
 const IN_VM = 'in the test VM';
-const jest = ['node_modules/jest/bin/jest.js', '--ci', '--colors=false'];
+const jest = ['node_modules/jest/bin/jest.js', '--ci', '--no-colors'];
 
 function canOpen(path) {
   try {

@@ -181,7 +181,7 @@ class SourceRun {
 
   /** Every bit is cleared before its page is read, so a page written meanwhile is marked again and sent in a later round. */
   #take(union: DirtyUnion): void {
-    this.#dirtyBy = Object.fromEntries(union.takeInto(this.#bitmap));
+    for (const [name, pages] of union.takeInto(this.#bitmap)) this.#dirtyBy[name] = (this.#dirtyBy[name] ?? 0) + pages;
   }
 
   async #sendRound(round: number, final: boolean): Promise<Round> {
@@ -195,6 +195,7 @@ class SourceRun {
     if (!final) await this.channel.receiveJson<RoundEndMessage>(FrameType.ROUND_ACK);
     const result: Round = { round, ...sent, ms: elapsed(started), dirtyAfter: 0, dirtyBy: this.#dirtyBy };
     this.#rounds.push(result);
+    this.#dirtyBy = {};
     return result;
   }
 
