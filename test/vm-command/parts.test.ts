@@ -22,6 +22,8 @@ describe('TrailerFilter', () => {
       fc.property(pieces, fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1 }), (parts, cuts) => {
         const stream = Buffer.concat(parts.map((part) => Buffer.from(part as Uint8Array)));
         const whole = Buffer.concat([stream, Buffer.from(trailer), Buffer.from('late')]);
+        // Pieces may add up to the trailer itself, which ends the stream there; a real one is drawn anew for each run.
+        fc.pre(whole.indexOf(trailer) === stream.length);
         const filter = new TrailerFilter(trailer);
         const out: Buffer[] = [];
         for (let at = 0, i = 0; at < whole.length; i++) {
