@@ -162,7 +162,7 @@ export function applyPages(
     if (payload.readUInt16LE(run + 6) === KIND_DATA) {
       memory.view(page * PAGE_SIZE, pages * PAGE_SIZE).set(payload.subarray(data, data + pages * PAGE_SIZE));
       data += pages * PAGE_SIZE;
-      for (let at = page; at < page + pages; at++) written.set(at);
+      written.setRange(page, pages);
     } else {
       for (let at = page; at < page + pages; at++) {
         if (written.has(at)) memory.view(at * PAGE_SIZE, PAGE_SIZE).fill(0);

@@ -157,9 +157,7 @@ class SourceRun {
 
   async #precopy(union: DirtyUnion): Promise<void> {
     this.#phase('precopy');
-    for (const { page, pages } of dataRanges(this.device.memory)) {
-      for (let at = page; at < page + pages; at++) this.#bitmap.set(at);
-    }
+    for (const { page, pages } of dataRanges(this.device.memory)) this.#bitmap.setRange(page, pages);
     for (let round = 0; ; round++) {
       const sent = await this.#sendRound(round, false);
       this.#take(union);
