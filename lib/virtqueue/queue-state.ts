@@ -9,23 +9,38 @@ import { type GuestAddress, gpa } from '../memory/address';
 import { availRingBytes, descTableBytes, isQueueSize, usedRingBytes } from './layout';
 import type { RingMemory } from './ring-memory';
 
+/** The three positions that a packed virtqueue has beside `nextAvail` (virtio 1.4 section 2.8.1). */
+export interface PackedPosition {
+  /** The device's wrap counter for available descriptors; true at first. */
+  availWrap: boolean;
+  /** Index in the descriptor ring of the next used descriptor the device will write. */
+  nextUsed: number;
+  /** The device's wrap counter for used descriptors; true at first. */
+  usedWrap: boolean;
+}
+
 /**
- * Everything a device must know of a split virtqueue to serve it, as plain data: what a backend is started with, what it gives back
+ * Everything a device must know of a virtqueue to serve it, as plain data: what a backend is started with, what it gives back
  * when it stops, and what a migration carries. Untrusted until `validateQueueState` has passed it.
  */
 export interface QueueState {
-  /** Entries, a power of two from 1 to 32768 (virtio 1.4 section 2.7). */
+  /** Entries, 1 to 32768, in a split virtqueue a power of two (virtio 1.4 sections 2.7 and 2.8). */
   size: number;
   /** The driver has enabled it. */
   ready: boolean;
-  /** 16-byte aligned. */
+  /** 16-byte aligned; of a packed virtqueue the descriptor ring. */
   descTable: GuestAddress;
-  /** 2-byte aligned. */
+  /** 2-byte aligned; of a packed virtqueue the driver event suppression structure, 4-byte aligned. */
   availRing: GuestAddress;
-  /** 4-byte aligned. */
+  /** 4-byte aligned; of a packed virtqueue the device event suppression structure. */
   usedRing: GuestAddress;
-  /** Index of the next available entry the device will take, free-running modulo 65536: the vring base. */
+  /**
+   * Index of the next available entry the device will take. Of a split virtqueue free-running modulo 65536: the vring base. Of a packed one
+   * an index of the descriptor ring.
+   */
   nextAvail: number;
+  /** Of a packed virtqueue, and only there. */
+  packed?: PackedPosition;
 }
 
 function refuse(what: string, hint: string, cause?: unknown): never {

@@ -9,6 +9,7 @@ import {
   VRING_DESC_SIZE,
 } from '../constants/virtio-ring';
 import { VhostError } from '../errors';
+import type { DescriptorChain } from './device-queue';
 import { HIGH_WORD, type RegionView, type RingMemory, u32At } from './ring-memory';
 
 /** Buffers of one chain at least accepted, as many as the kernel takes (UIO_MAXIOV). */
@@ -16,7 +17,7 @@ const MAX_BUFFERS = 1024;
 /** The largest address word whose addresses are safe integers. */
 const MAX_HIGH_WORD = 0x1fffff;
 
-export class SplitChain {
+export class SplitChain implements DescriptorChain {
   /** Buffers of the chain read last; one that crosses into an adjacent region counts as two. */
   buffers = 0;
   /** The first of them that the device may write: those before are for reading. */

@@ -4,6 +4,7 @@
  */
 import { VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY } from '../constants/virtio-ring';
 import { invalidArgument, VhostError } from '../errors';
+import type { DeviceQueue } from './device-queue';
 import { availRingBytes, usedRingBytes } from './layout';
 import { needEvent } from './need-event';
 import { type QueueState, validateQueueState } from './queue-state';
@@ -23,7 +24,7 @@ export interface SplitDeviceOptions {
   log?: WriteLog;
 }
 
-export class SplitDevice {
+export class SplitDevice implements DeviceQueue {
   readonly size: number;
   readonly eventIdx: boolean;
   /** The chain that `pop` took last. */

@@ -17,6 +17,7 @@ import {
 } from '../constants/virtio-ring';
 import { invalidArgument, VhostError } from '../errors';
 import { gpa } from '../memory/address';
+import type { DriverQueue } from './driver-queue';
 import { availRingBytes, usedRingBytes } from './layout';
 import { needEvent } from './need-event';
 import type { QueueState } from './queue-state';
@@ -40,7 +41,7 @@ const FLAGS = 0;
 const IDX = 1;
 const RING = 2;
 
-export class SplitDriver {
+export class SplitDriver implements DriverQueue {
   readonly size: number;
   readonly eventIdx: boolean;
   readonly #mask: number;
