@@ -1,3 +1,5 @@
+import { join } from 'node:path';
+import { cacheFolder } from './cache';
 import { VmError } from './errors';
 import { isExecutable, run, which } from './process';
 
@@ -62,9 +64,12 @@ export async function updatePackageLists(): Promise<void> {
   await apt(['update'], 'type: sudo apt-get update');
 }
 
+/** Several of these at once wait for each other: apt-get itself gives up at once when its lists are locked. */
 async function apt(args: string[], hint: string): Promise<void> {
   const options = { env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } };
-  const result = await run('apt-get', ['-q', '-o', 'Dpkg::Use-Pty=0', ...args], options);
+  const lock = join(cacheFolder(), 'apt.lock');
+  const command = ['apt-get', '-q', '-o', 'Dpkg::Use-Pty=0', '-o', 'DPkg::Lock::Timeout=300', ...args];
+  const result = await run('flock', ['--close', '--timeout', '600', lock, ...command], options);
   if (result.status === 0) return;
   const output = `${result.stdout.toString()}${result.stderr}`.trim();
   throw new VmError('missing-package', `apt-get ${args.join(' ')} failed:\n${output}`, { hint });
