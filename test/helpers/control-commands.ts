@@ -49,7 +49,7 @@ export const COMMANDS: readonly { hex: string; command: ControlCommand }[] = [
   { hex: '0300', command: { kind: 'announce-ack' } },
   { hex: '04000201', command: { kind: 'mq-vq-pairs-set', pairs: 0x102 } },
   {
-    hex: '05008207000000' + '00c000',
+    hex: '0500820700000000c000',
     command: { kind: 'guest-offloads-set', offloads: (1n << 55n) | (1n << 54n) | 0x782n },
   },
   // RSS_CONFIG, HASH_CONFIG, NOTF_COAL, HASH_TUNNEL, STATS, RSS contexts, and what nobody has defined.
