@@ -36,6 +36,8 @@ export class ControlRig {
   readonly driver: SplitDriver;
   readonly control: ControlDriver;
   readonly trace = new Trace();
+  /** Of the driver. */
+  readonly stateAt: number;
   readonly layout: { readonly desc: number; readonly avail: number; readonly used: number };
   device: SplitDevice;
   queue: ControlQueue;
@@ -50,13 +52,13 @@ export class ControlRig {
     const { size = 16, eventIdx = false, indirect = false, more = [] } = options;
     this.#options = options;
     this.layout = splitLayout(RINGS, size, eventIdx);
-    const stateAt = alignUp(RINGS + splitLayout(RINGS, size, eventIdx).bytes, 16);
-    const tables = alignUp(stateAt + driverStateBytes(size), 16);
+    this.stateAt = alignUp(RINGS + splitLayout(RINGS, size, eventIdx).bytes, 16);
+    const tables = alignUp(this.stateAt + driverStateBytes(size), 16);
     const end = alignUp(tables + (indirect ? size * size * 16 : 0), 4096);
     this.memory = new TestMemory([{ gpa: AREA, size: AREA_BYTES }, { gpa: RINGS, size: end - RINGS }, ...more]);
     this.log = new ByteLog(this.memory);
     const parts = { size, ...this.layout, eventIdx, ...(indirect ? { indirect: { tables, entries: size } } : {}) };
-    this.driver = SplitDriver.format(this.memory, stateAt, parts, this.log);
+    this.driver = SplitDriver.format(this.memory, this.stateAt, parts, this.log);
     this.control = new ControlDriver(this.driver, this.memory, { gpa: AREA, bytes: AREA_BYTES }, this.log);
     this.device = new SplitDevice(this.memory, this.driver.queueState(), { eventIdx, indirect, log: this.log });
     this.queue = this.#serve();
