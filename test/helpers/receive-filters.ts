@@ -58,9 +58,14 @@ export function destinationsNear(filter: ReceiveFilter): string[] {
   return [...near];
 }
 
-/** Destinations without a tag; every vid, in metadata and in the frame; odd tags and short frames. */
+/** Destinations without a tag and with several; every vid, in metadata and in the frame; odd tags and short frames. */
 export function framesNear(filter: ReceiveFilter): Sent[] {
-  const frames: Sent[] = destinationsNear(filter).map((destination) => ({ frame: frameTo(destination), tag: null }));
+  const frames: Sent[] = destinationsNear(filter).flatMap((destination) => [
+    { frame: frameTo(destination), tag: null },
+    { frame: frameTo(destination), tag: { tci: 5, tpid: 0x8100 } },
+    { frame: frameTo(destination), tag: { tci: 5, tpid: 0x88a8 } },
+    { frame: frameTo(destination, 0x81, 0x00, 0x00, 0x05, 0x08, 0x00), tag: null },
+  ]);
   const { mac } = filter;
   for (let vid = 0; vid < 4096; vid++) {
     const tci = (((vid * 7) << 13) & 0xf000) | vid;

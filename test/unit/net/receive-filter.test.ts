@@ -286,22 +286,23 @@ describe('a fault in one instruction is found:', () => {
   const FILTERS: readonly [string, ReceiveFilter][] = [
     [
       'addresses',
-      receiveFilter({ unicast: ['02:01:00:00:00:02', '52:54:00:12:34:56'], multicast: [GROUP, OTHER_GROUP] }),
+      receiveFilter({ unicast: ['02:81:00:00:00:02', '52:54:00:12:34:56'], multicast: [GROUP, OTHER_GROUP] }),
     ],
     ['many addresses', receiveFilter({ unicast: ['02:ff:00:00:00:02'], multicast: distinctMacs(20, 0x33) })],
-    ['no VLANs', receiveFilter({ vlans: vlanTable([]), unicast: ['02:01:00:00:00:02'] })],
+    ['no VLANs', receiveFilter({ vlans: vlanTable([]), unicast: ['02:81:00:00:00:02'] })],
     // Words that differ from both neighbours in their first and last bits.
     ['VLANs', receiveFilter({ vlans: vlanTable([0, 5, 31, 96, 100, 127, 1984, 2000, 4064, 4095]), allUnicast: true })],
   ];
   const GOTO = 0x05;
   const isComparison = ({ code }: Instruction): boolean => (code & 7) === 5 && code !== GOTO;
-  /** tax, txa and rsh x. */
-  const ignoresK = ({ code }: Instruction): boolean => [0x07, 0x87, 0x7c].includes(code);
+  /** tax, txa and rsh x; and gotos, which may well go by way of another that has the same end. */
+  const ignoresK = ({ code }: Instruction): boolean => [0x07, 0x87, 0x7c, GOTO].includes(code);
   /** Where the lowest bit may make no difference: masks, and bounds between two addresses. */
   const isCoarse = ({ code }: Instruction): boolean => [0x54, 0x35].includes(code);
   const FAULTS: Readonly<Record<string, (one: Instruction) => Instruction>> = {
     'the lowest bit of k': (one) => (ignoresK(one) || isCoarse(one) ? one : { ...one, k: (one.k ^ 1) >>> 0 }),
     'half of k': (one) => (ignoresK(one) ? one : { ...one, k: one.k >>> 1 }),
+    'a goto too far': (one) => (one.code === GOTO ? { ...one, k: one.k + 1 } : one),
     'both ways of a jump exchanged': (one) => ({ ...one, jt: one.jf, jf: one.jt }),
     'a true way too far': (one) => (isComparison(one) ? { ...one, jt: (one.jt + 1) & 0xff } : one),
     'a false way too far': (one) => (isComparison(one) ? { ...one, jf: (one.jf + 1) & 0xff } : one),
