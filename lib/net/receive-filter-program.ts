@@ -1,17 +1,15 @@
 /**
  * A receive filter as a classic BPF program for a tap (TUNATTACHFILTER), where it holds for frames that vhost takes past this process.
  *
- * What a device must know of the kernel; test/unit/host/tap-filter.test.ts shows each:
+ * What its user must know of the kernel (drivers/net/tun.c; test/unit/host/tap-filter-queues.test.ts shows all but the last):
  * - Every queue of a multiqueue tap gets the program, except those that are parked. A parked queue that returns gets the program of that
  *   time. TUNDETACHFILTER does not reach a parked queue, which then returns with what it had: to filter no longer, attach ACCEPT_ALL and
  *   do not detach.
- * - A queue that is opened after a program was attached begins without one where it is opened with IFF_NO_PI, which is IFF_NOFILTER
- *   there: attach again.
- * - The kernel reads the program of a returning queue from the memory it was attached from. It must be the same Tap that attaches each
- *   time, and it must be closed last.
+ * - A queue opened later begins without a program when its flags have IFF_NO_PI, which means IFF_NOFILTER there: attach again.
  * - Replacing a program loses no frame that both let through.
- * - Two programs count against net.core.optmem_max of a socket while one replaces the other, 20,480 bytes before Linux 6.8. This, and not
- *   the 4,096 instructions, is why the size is bounded: two largest ones fit.
+ * - While one program replaces another both count against net.core.optmem_max, 20,480 bytes before Linux 6.8. Two of the largest fit: this
+ *   is what bounds the size, long before BPF_MAXINSNS does. An attach that fails takes the program away from queues it had reached.
+ * - A returning queue's program is read from the memory it was attached from: attach through the same Tap each time, and close it last.
  */
 import {
   BPF_ABS,
@@ -61,8 +59,8 @@ export const ACCEPT_ALL: Uint8Array = answer(WHOLE_FRAME);
 export const DROP_ALL: Uint8Array = answer(0);
 
 /**
- * The program, 8 bytes an instruction, that lets through exactly what `acceptsFrame` does. Below 1,000 instructions for any filter whose
- * MAC table has MAC_TABLE_ENTRIES or fewer.
+ * The program, 8 bytes an instruction, that lets through exactly what `acceptsFrame` does. At most 640 instructions when the MAC
+ * table has MAC_TABLE_ENTRIES, and 840 when it has as many of each kind.
  */
 export function receiveFilterProgram(filter: ReceiveFilter): Uint8Array {
   if (filter.vlans !== null && filter.vlans.length !== VLAN_TABLE_BYTES) {
@@ -77,10 +75,7 @@ export function receiveFilterProgram(filter: ReceiveFilter): Uint8Array {
   if (filter.vlans !== null) vlanStep(asm, filter.vlans, destination, drop);
   asm.place(destination);
   destinationStep(asm, filter, accept, drop);
-  asm.place(accept);
-  asm.statement(BPF_RET | BPF_K, WHOLE_FRAME);
-  asm.place(drop);
-  asm.statement(BPF_RET | BPF_K, 0);
+  verdicts(asm, accept, drop);
   return asm.assemble();
 }
 
@@ -107,35 +102,37 @@ function vlanStep(asm: BpfAssembler, vlans: Readonly<Uint8Array>, pass: BpfLabel
   vlanLookup(asm, vlans, pass, drop);
 }
 
-/** What one kind of address does: those that are listed go to `found`, the others to `otherwise`. */
+function destinationStep(asm: BpfAssembler, filter: ReceiveFilter, accept: BpfLabel, drop: BpfLabel): void {
+  const group = groupDecision(filter, accept, drop);
+  const toGroup = group.addresses.length === 0 ? group.otherwise : asm.label();
+  const toUnicast = filter.noUnicast ? drop : anyUnicast(filter) ? accept : asm.label();
+  asm.statement(BPF_LD | BPF_H | BPF_ABS, ETHER_DESTINATION);
+  asm.statement(BPF_MISC | BPF_TAX);
+  asm.jump(BPF_JSET, GROUP, toGroup, toUnicast);
+  if (toUnicast !== drop && toUnicast !== accept) {
+    asm.place(toUnicast);
+    // Returns of its own, within reach of a long list: those at the end may be behind another long one.
+    const [found, otherwise] = [asm.label(), asm.label()];
+    addressLookup(asm, [filter.mac, ...filter.unicast], found, otherwise);
+    verdicts(asm, found, otherwise);
+  }
+  if (group.addresses.length === 0) return;
+  asm.place(toGroup);
+  addressLookup(asm, group.addresses, group.found, group.otherwise);
+}
+
+function verdicts(asm: BpfAssembler, accept: BpfLabel, drop: BpfLabel): void {
+  asm.place(accept);
+  asm.statement(BPF_RET | BPF_K, WHOLE_FRAME);
+  asm.place(drop);
+  asm.statement(BPF_RET | BPF_K, 0);
+}
+
+/** Group addresses that are listed go to `found`, others to `otherwise`. */
 interface Decision {
   readonly addresses: readonly string[];
   readonly found: BpfLabel;
   readonly otherwise: BpfLabel;
-}
-
-function destinationStep(asm: BpfAssembler, filter: ReceiveFilter, accept: BpfLabel, drop: BpfLabel): void {
-  const unicast = unicastDecision(filter, accept, drop);
-  const group = groupDecision(filter, accept, drop);
-  const toUnicast = unicast.addresses.length === 0 ? unicast.otherwise : asm.label();
-  const toGroup = group.addresses.length === 0 ? group.otherwise : asm.label();
-  asm.statement(BPF_LD | BPF_H | BPF_ABS, ETHER_DESTINATION);
-  asm.statement(BPF_MISC | BPF_TAX);
-  asm.jump(BPF_JSET, GROUP, toGroup, toUnicast);
-  for (const [label, { addresses, found, otherwise }] of [
-    [toUnicast, unicast],
-    [toGroup, group],
-  ] as const) {
-    if (addresses.length === 0) continue;
-    asm.place(label);
-    addressLookup(asm, addresses, found, otherwise);
-  }
-}
-
-function unicastDecision(filter: ReceiveFilter, accept: BpfLabel, drop: BpfLabel): Decision {
-  if (filter.noUnicast) return { addresses: [], found: accept, otherwise: drop };
-  if (anyUnicast(filter)) return { addresses: [], found: accept, otherwise: accept };
-  return { addresses: [filter.mac, ...filter.unicast], found: accept, otherwise: drop };
 }
 
 function groupDecision(filter: ReceiveFilter, accept: BpfLabel, drop: BpfLabel): Decision {
