@@ -4,12 +4,13 @@
  */
 import { VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY } from '../constants/virtio-ring';
 import { invalidArgument, VhostError } from '../errors';
+import { brokenRing } from './broken';
 import type { DeviceQueue } from './device-queue';
 import { availRingBytes, usedRingBytes } from './layout';
 import { needEvent } from './need-event';
-import { type QueueState, validateQueueState } from './queue-state';
+import { type QueueState, validateSplitQueueState } from './queue-state';
 import { NO_WRITE_LOG, type RingMemory, u16At, u32At, type WriteLog } from './ring-memory';
-import { broken, SplitChain } from './split-chain';
+import { SplitChain } from './split-chain';
 
 const FLAGS = 0;
 const IDX = 1;
@@ -50,7 +51,7 @@ export class SplitDevice implements DeviceQueue {
   /** Throws VHOST_ERR_RING for a state that does not fit guest memory. */
   constructor(memory: RingMemory, state: Readonly<QueueState>, options: SplitDeviceOptions = {}) {
     const { eventIdx = false, indirect = true, log = NO_WRITE_LOG } = options;
-    this.#state = validateQueueState(state, memory, eventIdx);
+    this.#state = validateSplitQueueState(state, memory, eventIdx);
     const { size, availRing, usedRing, descTable } = this.#state;
     this.size = size;
     this.eventIdx = eventIdx;
@@ -101,7 +102,7 @@ export class SplitDevice implements DeviceQueue {
       // An acquire load: descriptors and ring entries read after it are at least as new as the index.
       const seen = Atomics.load(this.#avail, IDX);
       if (((seen - at) & 0xffff) > this.size) {
-        throw broken(`the available index jumped from ${at} to ${seen} in a queue of ${this.size}`);
+        throw brokenRing('split', `the available index jumped from ${at} to ${seen} in a queue of ${this.size}`);
       }
       if (seen === at) return -1;
       this.#seenAvail = seen;
@@ -178,7 +179,7 @@ export class SplitDevice implements DeviceQueue {
 
   /** Breaks the ring for a rule that only the kind of device knows, and answers the error to throw. */
   fail(what: string): VhostError {
-    this.#error ??= broken(what);
+    this.#error ??= brokenRing('split', what);
     return this.#error;
   }
 

@@ -1,8 +1,9 @@
 /** Tells the write log which bytes of a queue its driver wrote. Callers ask `enabled` first, so that nothing is computed in vain. */
 import { VRING_DESC_SIZE } from '../constants/virtio-ring';
+import { DRIVER_STATE_HEADER, indirectTableBytes } from './driver-state';
 import { availRingBytes, descTableBytes, usedRingBytes } from './layout';
 import type { WriteLog } from './ring-memory';
-import { DRIVER_STATE_HEADER, driverStateBytes, indirectTableBytes } from './split-driver-state';
+import { driverStateBytes } from './split-driver-state';
 
 /** Where a queue lies: guest physical addresses. */
 export interface DriverPlaces {

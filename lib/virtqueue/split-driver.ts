@@ -18,24 +18,22 @@ import {
 import { invalidArgument, VhostError } from '../errors';
 import { gpa } from '../memory/address';
 import type { DriverQueue } from './driver-queue';
-import { availRingBytes, usedRingBytes } from './layout';
-import { needEvent } from './need-event';
-import type { QueueState } from './queue-state';
-import { highWord, lowWord, NO_WRITE_LOG, type RingMemory, u16At, u32At, type WriteLog } from './ring-memory';
-import { DriverMarks, type DriverPlaces, driverRanges } from './split-driver-marks';
 import {
   DRIVER_STATE_HEADER,
   FREE_COUNT,
   FREE_HEAD,
-  formatDriverState,
   IN_FLIGHT,
   indirectTableBytes,
   NEXT_AVAIL,
   NEXT_USED,
   PUBLISHED,
-  readDriverState,
-  type SplitDriverOptions,
-} from './split-driver-state';
+} from './driver-state';
+import { availRingBytes, usedRingBytes } from './layout';
+import { needEvent } from './need-event';
+import type { QueueState } from './queue-state';
+import { highWord, lowWord, NO_WRITE_LOG, type RingMemory, u16At, u32At, type WriteLog } from './ring-memory';
+import { DriverMarks, type DriverPlaces, driverRanges } from './split-driver-marks';
+import { formatDriverState, readDriverState, type SplitDriverOptions } from './split-driver-state';
 
 const FLAGS = 0;
 const IDX = 1;

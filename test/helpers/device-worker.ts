@@ -1,7 +1,7 @@
 /** A device in a thread of its own: takes whatever comes, sleeps when there is nothing, and notes a kick that did not come. */
 import { workerData } from 'node:worker_threads';
+import { openDeviceQueue } from '../../lib/virtqueue/open-queue';
 import type { QueueState } from '../../lib/virtqueue/queue-state';
-import { SplitDevice } from '../../lib/virtqueue/split-device';
 import { TestMemory } from './ring-memory';
 
 /** Words that both threads share. */
@@ -19,7 +19,7 @@ export interface DeviceThreadData {
 
 function serve({ memory, control, gpa, queue, eventIdx }: DeviceThreadData): void {
   const words = new Int32Array(control);
-  const device = new SplitDevice(new TestMemory([{ gpa, size: 0, shared: memory }]), queue, { eventIdx });
+  const device = openDeviceQueue(new TestMemory([{ gpa, size: 0, shared: memory }]), queue, { eventIdx });
   let timedOut = false;
   while (Atomics.load(words, Control.END) === 0) {
     let taken = 0;

@@ -1,24 +1,27 @@
 /** Driver and device on two processors at once: every chain comes back once, and neither side sleeps through the other's news. */
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { splitLayout } from '../../lib/virtqueue/layout';
 import { highWord, lowWord } from '../../lib/virtqueue/ring-memory';
-import { SplitDriver } from '../../lib/virtqueue/split-driver';
+import { Control, type DeviceThreadData, PATIENCE } from '../helpers/device-worker';
+import { PACKED, SPLIT } from '../helpers/ring-formats';
 import { TestMemory } from '../helpers/ring-memory';
-import { Control, type DeviceThreadData, PATIENCE } from '../helpers/split-device-worker';
 
 const GPA = 6 * 2 ** 30;
 const CHAINS = 100_000;
 
-describe.each([true, false])('EVENT_IDX %s', (eventIdx) => {
-  test.each([1, 4, 256])('a queue of %i', async (size) => {
+const queues = [SPLIT, PACKED].flatMap((format) =>
+  [true, false].flatMap((eventIdx) => [1, 4, 256].map((size) => ({ format, eventIdx, size }))),
+);
+
+describe.each(queues)('$format.name, EVENT_IDX $eventIdx', ({ format, eventIdx, size }) => {
+  test(`a queue of ${size}`, async () => {
     const shared = new SharedArrayBuffer(2 ** 20);
     const control = new SharedArrayBuffer(64);
     const words = new Int32Array(control);
     const memory = new TestMemory([{ gpa: GPA, size: 0, shared }]);
-    const driver = SplitDriver.format(memory, GPA + 2 ** 16, { size, ...splitLayout(GPA, size, eventIdx), eventIdx });
+    const driver = format.format(memory, GPA, { size, eventIdx });
     const data: DeviceThreadData = { memory: shared, control, gpa: GPA, queue: driver.queueState(), eventIdx };
-    const worker = new Worker(join(__dirname, '../helpers/split-device-worker.js'), { workerData: data });
+    const worker = new Worker(join(__dirname, '../helpers/device-worker.js'), { workerData: data });
     const ended = new Promise<number>((resolve, reject) => worker.once('exit', resolve).once('error', reject));
     const buffers = memory.bytes(GPA + 2 ** 19, 2 ** 16);
     const lengths = new Uint32Array(size);
