@@ -3,6 +3,7 @@ import type { EventFd } from '../host/event-fd';
 import type { DirtyLog } from '../memory/dirty-log';
 import type { GuestMemory } from '../memory/guest-memory';
 import type { QueueState } from '../virtqueue/queue-state';
+import type { PathSettings } from './path-settings';
 
 export type BackendKind = 'vhost-kernel' | 'emulated' | 'vhost-user';
 
@@ -21,7 +22,18 @@ export interface BackendDevice {
   readonly features: bigint;
   /** Two a queue pair: receive 2n, transmit 2n + 1. */
   readonly queues: readonly QueueState[];
+  /** By queue; there may be more of them than queues. */
   readonly notifiers: readonly QueueNotifiers[];
+  /** Absent: all pairs are in use, and taps are as their owner set them. */
+  readonly settings?: PathSettings | undefined;
+}
+
+export interface PrepareOptions {
+  /**
+   * Another data path serves the same device on the same taps until the start: they are left alone, and ring positions are those that the
+   * device has at the start. Default false: the taps are reserved and kept empty.
+   */
+  shared?: boolean;
 }
 
 /** What went wrong on a ring while it ran. */
@@ -34,6 +46,14 @@ export interface RingFault {
 export interface StoppedRing {
   readonly queue: number;
   readonly base: number;
+  readonly usedIdx: number;
+}
+
+/** Where a ring that is being served stands. */
+export interface RingPosition {
+  /** The next available entry the device will take. */
+  readonly nextAvail: number;
+  /** Used entries the driver has been shown. */
   readonly usedIdx: number;
 }
 
@@ -51,15 +71,27 @@ export interface Backend extends EventEmitter<BackendEvents> {
   /** Every feature bit this data path can carry. */
   readonly offeredFeatures: bigint;
   readonly running: boolean;
+  /** Finds out what this kernel and these taps carry, which `offeredFeatures` says from then on; before the taps are in use. */
+  probe(): Promise<bigint>;
+  /** Throws VHOST_ERR_FEATURES, with the names of the bits, unless it carries everything that a driver acked. */
+  requireFeatures(features: bigint): void;
   /**
    * Everything that `start` with the same device will do, short of attaching: what takes time is done before a guest waits for it. Until
    * the start, frames that reach the taps are thrown away. Undone by `close`, or by a start with another device.
    */
-  prepare(device: BackendDevice): Promise<void>;
+  prepare(device: BackendDevice, options?: PrepareOptions): Promise<void>;
   /** Vrings set, tap attached, every ring kicked once. On failure nothing stays attached. */
   start(device: BackendDevice): Promise<void>;
   /** Nothing touches guest memory after this resolves. The queue states, with nextAvail where this backend stopped. */
   stop(): Promise<QueueState[]>;
+  /** The device's `settings` have changed, and hold when this resolves. While running. */
+  settingsChanged(): Promise<void>;
+  /** Takes one ring out of service (queue reset); the others go on. Where it stood. While running. */
+  stopQueue(queue: number): Promise<QueueState>;
+  /** Serves a ring as the device's `queues` describe it now. While running. */
+  startQueue(queue: number): Promise<void>;
+  /** Where the rings stand now, while running: by queue, null for one that is not served. */
+  positions(): Promise<(RingPosition | null)[]>;
   /** What the last stop found, ring by ring. */
   readonly stoppedRings: readonly StoppedRing[];
   /** Dirty logging into `log`, or off; while running or stopped. On failure the state before is restored. */

@@ -7,9 +7,10 @@ import type { Tap } from '../host/tap';
 import { native, type PollHandle } from '../native';
 import { hasBit } from '../net/features';
 import { headerLength } from '../net/header';
+import type { DeviceQueue } from '../virtqueue/device-queue';
+import { openDeviceQueue } from '../virtqueue/open-queue';
 import type { QueueState } from '../virtqueue/queue-state';
-import { SplitDevice } from '../virtqueue/split-device';
-import type { BackendDevice, RingFault, StoppedRing } from './backend';
+import type { BackendDevice, RingFault, RingPosition, StoppedRing } from './backend';
 import type { DeviceWriteLog } from './emulated-log';
 import { EmulatedReceive } from './emulated-receive';
 import { EmulatedTransmit } from './emulated-transmit';
@@ -27,7 +28,7 @@ export class EmulatedPair {
   readonly index: number;
   readonly tap: Tap;
   readonly #device: BackendDevice;
-  readonly #rings: (SplitDevice | null)[];
+  readonly #rings: (DeviceQueue | null)[];
   readonly #transmit: EmulatedTransmit | null;
   readonly #receive: EmulatedReceive | null;
   readonly #onFault: (fault: RingFault) => void;
@@ -52,7 +53,7 @@ export class EmulatedPair {
     this.#rings = [0, 1].map((ring) => {
       const queue = device.queues[index * 2 + ring];
       if (queue === undefined || !queue.ready) return null;
-      return new SplitDevice(memory, queue, {
+      return openDeviceQueue(memory, queue, {
         eventIdx: hasBit(features, VIRTIO_RING_F_EVENT_IDX),
         indirect: hasBit(features, VIRTIO_RING_F_INDIRECT_DESC),
         log,
@@ -149,6 +150,12 @@ export class EmulatedPair {
     if (device == null) return null;
     const queue = device.state();
     return { queue, stopped: { queue: this.index * 2 + ring, base: queue.nextAvail, usedIdx: device.usedIdx } };
+  }
+
+  /** Where ring 0 or 1 stands, or null when it is not served. */
+  position(ring: number): RingPosition | null {
+    const device = this.#rings[ring];
+    return device == null ? null : { nextAvail: device.nextAvail, usedIdx: device.usedIdx };
   }
 
   get counters(): { sent: number; refused: number; received: number; dropped: number } {

@@ -3,7 +3,7 @@ import { VIRTIO_NET_F_MRG_RXBUF } from '../constants/virtio-net';
 import type { Tap } from '../host/tap';
 import { native } from '../native';
 import { hasBit } from '../net/features';
-import type { SplitDevice } from '../virtqueue/split-device';
+import type { DeviceQueue } from '../virtqueue/device-queue';
 import type { DeviceWriteLog } from './emulated-log';
 import { HeldChains } from './held-chains';
 
@@ -27,7 +27,7 @@ export interface ReceiveRun {
 }
 
 export class EmulatedReceive {
-  readonly #device: SplitDevice;
+  readonly #device: DeviceQueue;
   readonly #tap: Tap;
   readonly #log: DeviceWriteLog;
   readonly #options: ReceiveOptions;
@@ -43,7 +43,7 @@ export class EmulatedReceive {
   /** Frames larger than the buffer that was there for them, without MRG_RXBUF: dropped, as the kernel does. */
   dropped = 0;
 
-  constructor(device: SplitDevice, tap: Tap, log: DeviceWriteLog, options: ReceiveOptions) {
+  constructor(device: DeviceQueue, tap: Tap, log: DeviceWriteLog, options: ReceiveOptions) {
     this.#device = device;
     this.#tap = tap;
     this.#log = log;

@@ -1,14 +1,14 @@
 /** The transmit half of the emulated data path: chains of the driver become frames written to the tap, in batches. */
 import type { Tap } from '../host/tap';
 import { native } from '../native';
-import type { SplitDevice } from '../virtqueue/split-device';
+import type { DeviceQueue } from '../virtqueue/device-queue';
 
 const BATCH = 64;
 /** The largest GSO frame with its header. */
 const STRIDE = 65_536 + 24;
 
 export class EmulatedTransmit {
-  readonly #device: SplitDevice;
+  readonly #device: DeviceQueue;
   readonly #tap: Tap;
   readonly #arena = new Uint8Array(BATCH * STRIDE);
   readonly #lengths = new Int32Array(BATCH);
@@ -17,7 +17,7 @@ export class EmulatedTransmit {
   sent = 0;
   refused = 0;
 
-  constructor(device: SplitDevice, tap: Tap) {
+  constructor(device: DeviceQueue, tap: Tap) {
     this.#device = device;
     this.#tap = tap;
   }

@@ -1,19 +1,32 @@
 /**
  * The emulated data path: this process walks the rings and moves frames between them and the taps by batched system calls. It serves what
- * the kernel serves, the same way, and needs no /dev/vhost-net.
+ * the kernel serves, the same way, and packed virtqueues too; it needs no /dev/vhost-net.
  */
 import { EventEmitter } from 'node:events';
+import { VIRTIO_F_RING_PACKED } from '../constants/virtio-config';
 import { invalidArgument, VhostError } from '../errors';
 import type { Tap } from '../host/tap';
 import type { DirtyLog } from '../memory/dirty-log';
-import { featureNames } from '../net/features';
+import { DEVICE_FEATURES } from '../net/feature-rules';
+import { bits, featureNames } from '../net/features';
 import { emit, type Trace } from '../trace/trace';
 import type { QueueState } from '../virtqueue/queue-state';
-import type { Backend, BackendDevice, BackendEvents, RingFault, StoppedRing } from './backend';
+import type {
+  Backend,
+  BackendDevice,
+  BackendEvents,
+  PrepareOptions,
+  RingFault,
+  RingPosition,
+  StoppedRing,
+} from './backend';
 import { DeviceWriteLog } from './emulated-log';
 import { EmulatedPair } from './emulated-pair';
+import { ServedDevice } from './served-device';
 import { TapDiscard } from './tap-discard';
-import { carried, EVERY_VHOST_NET, prepareTap, requireHeader } from './vhost-kernel-features';
+import { BY_TAP } from './tap-features';
+import { TapQueues } from './tap-queues';
+import { EVERY_VHOST_NET } from './vhost-kernel-features';
 
 export interface EmulatedOptions {
   /** One a queue pair. They belong to the caller: closing the backend leaves them open. */
@@ -23,24 +36,33 @@ export interface EmulatedOptions {
   prepareTaps?: boolean | undefined;
 }
 
+/** Whatever the taps carry of offloads. */
+const BY_RINGS = EVERY_VHOST_NET | bits(VIRTIO_F_RING_PACKED);
+
 export class EmulatedBackend extends EventEmitter<BackendEvents> implements Backend {
   readonly kind = 'emulated';
-  readonly offeredFeatures = carried(EVERY_VHOST_NET);
-  readonly #options: EmulatedOptions;
+  readonly #trace: Trace | undefined;
+  readonly #taps: TapQueues;
   readonly #log = new DeviceWriteLog();
-  #device: BackendDevice | null = null;
+  #offered = BY_RINGS | BY_TAP | DEVICE_FEATURES;
+  /** What is served, from start to stop. */
+  #device: ServedDevice | null = null;
+  /** One for each pair in use. */
   #pairs: EmulatedPair[] = [];
-  #releases: (() => void)[] = [];
+  #prepared: BackendDevice | null = null;
+  #discards: TapDiscard[] = [];
+  #mtu = 0;
   #stoppedRings: readonly StoppedRing[] = [];
   #closed = false;
 
-  constructor(options: EmulatedOptions) {
+  constructor({ taps, trace, prepareTaps = false }: EmulatedOptions) {
     super();
-    if (options.taps.length === 0) throw invalidArgument('an emulated backend needs a tap for every queue pair');
-    if (new Set(options.taps).size !== options.taps.length) {
-      throw invalidArgument('two queue pairs on one tap queue', 'open a queue for each');
-    }
-    this.#options = options;
+    this.#taps = new TapQueues(taps, 'emulated backend', prepareTaps);
+    this.#trace = trace;
+  }
+
+  get offeredFeatures(): bigint {
+    return this.#offered;
   }
 
   get running(): boolean {
@@ -56,34 +78,37 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
     return this.#pairs.map((pair) => pair.counters);
   }
 
-  #prepared: BackendDevice | null = null;
-  #discards: TapDiscard[] = [];
-
-  async prepare(device: BackendDevice): Promise<void> {
-    await this.#configure(device);
-    this.#prepared = device;
-    this.#discards = this.#options.taps.map((tap) => new TapDiscard(tap));
+  async probe(): Promise<bigint> {
+    this.#offered = BY_RINGS | (await this.#taps.probe()) | DEVICE_FEATURES;
+    return this.#offered;
   }
 
-  async #configure(device: BackendDevice): Promise<void> {
+  requireFeatures(features: bigint): void {
+    const refused = features & ~this.#offered;
+    if (refused !== 0n) {
+      throw new VhostError(
+        'VHOST_ERR_FEATURES',
+        `the emulated data path does not carry ${featureNames(refused).join(', ')}`,
+      );
+    }
+  }
+
+  async prepare(device: BackendDevice, { shared = false }: PrepareOptions = {}): Promise<void> {
+    await this.#configure(device, shared);
+    this.#prepared = device;
+    if (!shared) this.#discards = this.#taps.taps.map((tap) => new TapDiscard(tap));
+  }
+
+  async #configure(device: BackendDevice, shared: boolean): Promise<void> {
     this.#throwIfClosed();
     if (this.#device !== null) throw new VhostError('VHOST_ERR_STATE', 'the backend runs already');
     this.#unprepare();
-    const { taps, prepareTaps = false } = this.#options;
-    const refused = device.features & ~this.offeredFeatures;
-    if (refused !== 0n) throw new VhostError('VHOST_ERR_FEATURES', `not served: ${featureNames(refused).join(', ')}`);
-    if (device.queues.slice(taps.length * 2).some(({ ready }) => ready)) {
-      throw invalidArgument(
-        `${device.queues.length} queues need ${device.queues.length / 2} taps, there are ${taps.length}`,
-      );
-    }
+    this.requireFeatures(device.features);
+    this.#taps.requireQueues(device);
     try {
-      for (const [index, tap] of taps.entries()) this.#releases.push(tap.claim(`emulated backend, pair ${index}`));
-      for (const [index, tap] of taps.entries()) {
-        if (prepareTaps) await prepareTap(tap, device.features);
-        requireHeader(tap, device.features);
-        this.#pairs.push(new EmulatedPair(index, tap, device, this.#log, await tap.mtu(), this.#onFault));
-      }
+      if (!shared) this.#taps.claim();
+      await this.#taps.configure(device);
+      this.#mtu = await this.#taps.taps[0]!.mtu();
     } catch (error) {
       this.#unprepare();
       throw error;
@@ -93,8 +118,7 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
   #unprepare(): void {
     this.#endDiscards();
     this.#prepared = null;
-    this.#pairs = [];
-    this.#unclaim();
+    this.#taps.unclaim();
   }
 
   #endDiscards(): void {
@@ -103,44 +127,119 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
 
   async start(device: BackendDevice): Promise<void> {
     // Without a prepare nothing is thrown away: what waits in the taps' queues is for this device.
-    if (this.#prepared !== device) await this.#configure(device);
+    if (this.#prepared !== device) await this.#configure(device, false);
     this.#throwIfClosed();
+    this.#taps.claim();
     this.#endDiscards();
     this.#prepared = null;
-    this.#device = device;
-    emit(this.#options.trace, { kind: 'state', object: 'emulated', from: 'stopped', to: 'running' });
+    const served = new ServedDevice(device);
+    try {
+      for (let pair = 0; pair < this.#taps.activePairs(device); pair++) this.#pairs.push(this.#pair(served, pair));
+    } catch (error) {
+      this.#pairs = [];
+      this.#taps.unclaim();
+      throw error;
+    }
+    this.#device = served;
+    emit(this.#trace, { kind: 'state', object: 'emulated', from: 'stopped', to: 'running' });
     for (const pair of this.#pairs) pair.start();
   }
 
+  #pair(device: ServedDevice, index: number): EmulatedPair {
+    return new EmulatedPair(index, this.#taps.taps[index]!, device, this.#log, this.#mtu, this.#onFault);
+  }
+
   readonly #onFault = (fault: RingFault): void => {
-    emit(this.#options.trace, { kind: 'fault', object: `emulated queue ${fault.queue}`, message: fault.message });
+    emit(this.#trace, { kind: 'fault', object: `emulated queue ${fault.queue}`, message: fault.message });
     this.emit('ringError', fault);
   };
 
   async stop(): Promise<QueueState[]> {
-    const device = this.#device;
-    if (device === null) throw new VhostError('VHOST_ERR_STATE', 'the backend does not run');
-    const queues = device.queues.map((queue) => ({ ...queue }));
-    const stopped: StoppedRing[] = [];
-    for (const pair of this.#pairs) {
-      pair.stop();
-      for (const ring of [0, 1]) {
-        const state = pair.state(ring);
-        if (state === null) continue;
-        queues[pair.index * 2 + ring] = state.queue;
-        stopped.push(state.stopped);
-      }
-    }
+    const { queues } = this.#running();
+    this.#stoppedRings = this.#pairs.flatMap((pair) => this.#halt(pair, queues));
     this.#pairs = [];
-    this.#unclaim();
-    this.#stoppedRings = stopped;
+    this.#taps.unclaim();
     this.#device = null;
-    emit(this.#options.trace, { kind: 'state', object: 'emulated', from: 'running', to: 'stopped' });
+    emit(this.#trace, { kind: 'state', object: 'emulated', from: 'running', to: 'stopped' });
     return queues;
   }
 
-  #unclaim(): void {
-    for (const release of this.#releases.splice(0)) release();
+  /** Nothing of the pair runs after this; its queues then say where they stand. */
+  #halt(pair: EmulatedPair, queues: QueueState[]): StoppedRing[] {
+    pair.stop();
+    const stopped: StoppedRing[] = [];
+    for (const ring of [0, 1]) {
+      const state = pair.state(ring);
+      if (state === null) continue;
+      queues[pair.index * 2 + ring] = state.queue;
+      stopped.push(state.stopped);
+    }
+    return stopped;
+  }
+
+  async settingsChanged(): Promise<void> {
+    const device = this.#running();
+    const pairs = this.#taps.activePairs(device);
+    if (device.settings !== undefined) await this.#taps.apply(device.settings);
+    while (this.#pairs.length > pairs) {
+      const last = this.#pairs.length - 1;
+      await this.#taps.park(last);
+      this.#halt(this.#pairs[last]!, device.queues);
+      this.#pairs.pop();
+    }
+    while (this.#pairs.length < pairs) {
+      const pair = this.#pair(device, this.#pairs.length);
+      pair.start();
+      this.#pairs.push(pair);
+      await this.#taps.use(pair.index);
+    }
+  }
+
+  async stopQueue(queue: number): Promise<QueueState> {
+    const { queues } = this.#running();
+    return this.#rebuild(queue, () => {
+      const state = queues[queue]!;
+      queues[queue] = { ...state, ready: false };
+      return state;
+    });
+  }
+
+  async startQueue(queue: number): Promise<void> {
+    const { queues, described } = this.#running();
+    this.#rebuild(queue, () => {
+      queues[queue] = { ...described.queues[queue]! };
+    });
+  }
+
+  /** Changes the state of one queue while its pair stands still; a state that cannot be served is taken back. */
+  #rebuild<T>(queue: number, change: () => T): T {
+    const device = this.#running();
+    const index = queue >> 1;
+    const pair = this.#pairs[index];
+    if (device.queues[queue] === undefined) throw invalidArgument(`the device has no queue ${queue}`);
+    if (pair !== undefined) this.#halt(pair, device.queues);
+    const before = device.queues[queue];
+    const result = change();
+    if (pair !== undefined) this.#restart(device, index, queue, before);
+    return result;
+  }
+
+  #restart(device: ServedDevice, index: number, queue: number, before: QueueState): void {
+    let pair: EmulatedPair;
+    try {
+      pair = this.#pair(device, index);
+    } catch (error) {
+      device.queues[queue] = before;
+      this.#pairs[index] = this.#pair(device, index);
+      this.#pairs[index].start();
+      throw error;
+    }
+    this.#pairs[index] = pair;
+    pair.start();
+  }
+
+  async positions(): Promise<(RingPosition | null)[]> {
+    return this.#running().queues.map((_, queue) => this.#pairs[queue >> 1]?.position(queue & 1) ?? null);
   }
 
   async setDirtyLog(log: DirtyLog | null): Promise<void> {
@@ -166,6 +265,11 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  #running(): ServedDevice {
+    if (this.#device === null) throw new VhostError('VHOST_ERR_STATE', 'the backend does not run');
+    return this.#device;
   }
 
   #throwIfClosed(): void {

@@ -2,8 +2,9 @@
  * Receive buffers taken from the driver ahead of the frames they are for, each descriptor read once and kept here, so that a frame is only
  * read from the tap when there is room for the largest one: what has been read can always be delivered.
  */
+
+import type { DeviceQueue } from '../virtqueue/device-queue';
 import type { RegionView } from '../virtqueue/ring-memory';
-import type { SplitDevice } from '../virtqueue/split-device';
 
 export class HeldChains {
   readonly #most: number;
@@ -25,7 +26,7 @@ export class HeldChains {
   }
 
   /** Takes chains from `device` until full or there are no more. Throws VHOST_ERR_RING for a chain no device may write to. */
-  fill(device: SplitDevice): void {
+  fill(device: DeviceQueue): void {
     while (this.#count < this.#most) {
       const id = device.pop();
       if (id < 0) return;
@@ -96,7 +97,7 @@ export class HeldChains {
   }
 
   /** Gives what was not written to back to the driver's ring, and forgets everything. */
-  release(device: SplitDevice): void {
+  release(device: DeviceQueue): void {
     if (this.#count > this.#taken) device.unpop(this.#count - this.#taken);
     this.#count = 0;
     this.#taken = 0;

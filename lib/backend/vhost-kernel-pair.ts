@@ -10,7 +10,7 @@ import type { GuestMemory } from '../memory/guest-memory';
 import { hasBit } from '../net/features';
 import { emit, type Trace } from '../trace/trace';
 import type { QueueState } from '../virtqueue/queue-state';
-import type { BackendDevice, RingFault, StoppedRing } from './backend';
+import type { BackendDevice, RingFault, RingPosition, StoppedRing } from './backend';
 import { TapDiscard } from './tap-discard';
 import { LOG_ALL } from './vhost-kernel-features';
 import type { Step } from './vhost-kernel-steps';
@@ -44,7 +44,6 @@ export class VhostPair {
   /** Signalled by the kernel when it cannot go on with a ring. */
   readonly #errors = RINGS.map(() => EventFd.create());
   #watches: EventFdWatch[] = [];
-  #release: (() => void) | null = null;
   #discard: TapDiscard | null = null;
   /** Frames that had found the tap's queue full when it was last looked at. */
   #dropsSeen = 0;
@@ -56,11 +55,6 @@ export class VhostPair {
     this.#trace = trace;
   }
 
-  /** Reserves the tap queue. */
-  claim(): void {
-    this.#release ??= this.tap.claim(`vhost-kernel backend, pair ${this.index}`);
-  }
-
   /** Throws away what reaches the tap, from now on or no longer. */
   discard(on: boolean): void {
     if (on) this.#discard ??= new TapDiscard(this.tap);
@@ -68,12 +62,6 @@ export class VhostPair {
       this.#discard?.stop();
       this.#discard = null;
     }
-  }
-
-  unclaim(): void {
-    this.discard(false);
-    this.#release?.();
-    this.#release = null;
   }
 
   /** Queue number of vring 0 or 1. */
@@ -94,20 +82,37 @@ export class VhostPair {
     await vhost.setFeatures(log === null ? features : features | LOG_ALL);
     await vhost.setMemTable(device.memory);
     if (log !== null) await vhost.setLogBase(log);
+    for (const ring of this.readyRings(device)) await this.configureRing(device, ring, features, log);
+  }
+
+  /** Everything the kernel must know of one ring. */
+  async configureRing(device: BackendDevice, ring: number, features: bigint, log: DirtyLog | null): Promise<void> {
+    const { vhost } = this;
+    const queue = device.queues[this.queueOf(ring)]!;
+    const { kick, call } = device.notifiers[this.queueOf(ring)]!;
+    await vhost.setVringNum(ring, queue.size);
+    await vhost.setVringBase(ring, queue.nextAvail);
+    await vhost.setVringAddr(ring, vringAddresses(device.memory, queue, features, log !== null));
+    await vhost.setVringErr(ring, this.#errors[ring]!);
+    await vhost.setVringCall(ring, call);
+    await vhost.setVringKick(ring, kick);
+  }
+
+  /** Tells the kernel where rings stand that another data path served since `configure`. */
+  async rebase(device: BackendDevice): Promise<void> {
     for (const ring of this.readyRings(device)) {
-      const queue = device.queues[this.queueOf(ring)]!;
-      const { kick, call } = device.notifiers[this.queueOf(ring)]!;
-      await vhost.setVringNum(ring, queue.size);
-      await vhost.setVringBase(ring, queue.nextAvail);
-      await vhost.setVringAddr(ring, vringAddresses(device.memory, queue, features, log !== null));
-      await vhost.setVringErr(ring, this.#errors[ring]!);
-      await vhost.setVringCall(ring, call);
-      await vhost.setVringKick(ring, kick);
+      await this.vhost.setVringBase(ring, device.queues[this.queueOf(ring)]!.nextAvail);
     }
   }
 
-  async attach(device: BackendDevice): Promise<void> {
-    for (const ring of this.readyRings(device)) await this.vhost.setBackend(ring, this.tap);
+  /** Attaches the rings and kicks each once: a kick that came while nobody listened must not be lost, nor a frame that did not fit. */
+  async attach(device: BackendDevice, rings = this.readyRings(device)): Promise<void> {
+    for (const ring of rings) await this.vhost.setBackend(ring, this.tap);
+    for (const ring of rings) {
+      const queue = this.queueOf(ring);
+      device.notifiers[queue]!.kick.signal();
+      emit(this.#trace, { kind: 'eventfd', edge: 'signal', name: 'kick', queue, count: 1 });
+    }
   }
 
   /** Calls back with what the kernel reports of a ring, until `unwatch`. Does not keep the process running. */
@@ -202,6 +207,13 @@ export class VhostPair {
     return false;
   }
 
+  /** Where an attached ring stands, roughly: the kernel goes on meanwhile. */
+  async position(ring: number, memory: GuestMemory, queue: QueueState): Promise<RingPosition> {
+    const nextAvail = await this.vhost.getVringBase(ring, { attached: true });
+    const bytes = memory.read(queue.usedRing, 4);
+    return { nextAvail, usedIdx: bytes[2]! | (bytes[3]! << 8) };
+  }
+
   /** Where a detached ring stands. Never fails for what a guest did to its ring. */
   async stopped(ring: number, memory: GuestMemory, queue: QueueState): Promise<StoppedRing> {
     let usedIdx: number | null = null;
@@ -282,7 +294,7 @@ export class VhostPair {
     this.#watches = [];
     await this.vhost.close();
     for (const event of this.#errors) event.close();
-    this.unclaim();
+    this.discard(false);
   }
 
   /** Throws unless the device has the queues and doorbells of this pair. */

@@ -9,9 +9,21 @@ import { VhostNet } from '../host/vhost-net';
 import type { DirtyLog } from '../memory/dirty-log';
 import type { FaultPlan } from '../trace/fault-plan';
 import { emit, type Trace } from '../trace/trace';
+import { Turns } from '../turns';
 import type { QueueState } from '../virtqueue/queue-state';
-import type { Backend, BackendDevice, BackendEvents, RingFault, StoppedRing } from './backend';
-import { carried, EVERY_VHOST_NET, prepareTap, requireHeader, vhostFeatures } from './vhost-kernel-features';
+import type {
+  Backend,
+  BackendDevice,
+  BackendEvents,
+  PrepareOptions,
+  RingFault,
+  RingPosition,
+  StoppedRing,
+} from './backend';
+import { ServedDevice } from './served-device';
+import { BY_TAP } from './tap-features';
+import { TapQueues } from './tap-queues';
+import { carried, EVERY_VHOST_NET, requireCarried, vhostFeatures } from './vhost-kernel-features';
 import { VhostPair } from './vhost-kernel-pair';
 import { allOrNothing } from './vhost-kernel-steps';
 
@@ -34,10 +46,12 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
   readonly kind = 'vhost-kernel';
   readonly #options: VhostKernelOptions;
   readonly #trace: Trace | undefined;
+  readonly #taps: TapQueues;
   #pairs: VhostPair[] = [];
   #offered: bigint | null = null;
+  #byTap = BY_TAP;
   /** What is served, from start to stop. */
-  #device: BackendDevice | null = null;
+  #device: ServedDevice | null = null;
   /** VHOST_SET_FEATURES without logging, while running. */
   #features = 0n;
   /** What `prepare` was told of last, until the start. */
@@ -45,15 +59,14 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
   #log: DirtyLog | null = null;
   #stoppedRings: readonly StoppedRing[] = [];
   #closed = false;
-  /** The last of the calls that run one after the other. */
-  #last: Promise<unknown> = Promise.resolve();
+  /** Pairs in use, from the first on, while running. */
+  #active = 0;
+  readonly #turns = new Turns();
 
   constructor(options: VhostKernelOptions) {
     super();
-    const { taps, vhostFds, busyloopMicros = 0 } = options;
-    if (taps.length === 0) throw invalidArgument('a vhost-kernel backend needs a tap for every queue pair');
-    if (new Set(taps).size !== taps.length)
-      throw invalidArgument('two queue pairs on one tap queue', 'open a queue for each');
+    const { taps, vhostFds, busyloopMicros = 0, prepareTaps = false } = options;
+    this.#taps = new TapQueues(taps, 'vhost-kernel backend', prepareTaps);
     if (vhostFds !== undefined && vhostFds.length !== taps.length) {
       throw invalidArgument(`${vhostFds.length} vhost descriptors for ${taps.length} taps`);
     }
@@ -72,7 +85,17 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
 
   /** Before `open` (or the first start): what every kernel offers. */
   get offeredFeatures(): bigint {
-    return carried(this.#offered ?? EVERY_VHOST_NET);
+    return carried(this.#offered ?? EVERY_VHOST_NET, this.#byTap);
+  }
+
+  async probe(): Promise<bigint> {
+    await this.open();
+    this.#byTap = await this.#taps.probe();
+    return this.offeredFeatures;
+  }
+
+  requireFeatures(features: bigint): void {
+    requireCarried(features, this.#offered ?? EVERY_VHOST_NET, this.#byTap);
   }
 
   get running(): boolean {
@@ -92,12 +115,6 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
     return this.#pairs.map(({ vhost }) => vhost);
   }
 
-  #oneAfterTheOther<T>(run: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(run);
-    this.#last = result.catch(() => undefined);
-    return result;
-  }
-
   #throwIfClosed(): void {
     if (this.#closed) throw new VhostError('VHOST_ERR_CLOSED', 'VhostKernelBackend is closed');
   }
@@ -113,7 +130,7 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
 
   /** Opens and owns the vhost descriptors. Done by the first start if not before. */
   open(): Promise<void> {
-    return this.#oneAfterTheOther(() => this.#open());
+    return this.#turns.run(() => this.#open());
   }
 
   async #open(): Promise<void> {
@@ -149,53 +166,57 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
     }
   }
 
-  prepare(device: BackendDevice): Promise<void> {
-    return this.#oneAfterTheOther(async () => {
-      await this.#configure(device);
+  prepare(device: BackendDevice, { shared = false }: PrepareOptions = {}): Promise<void> {
+    return this.#turns.run(async () => {
+      await this.#configure(device, shared);
       this.#prepared = device;
-      for (const pair of this.#pairs) pair.discard(true);
+      if (!shared) for (const pair of this.#pairs) pair.discard(true);
     });
   }
 
   start(device: BackendDevice): Promise<void> {
-    return this.#oneAfterTheOther(async () => {
+    return this.#turns.run(async () => {
       // Without a prepare nothing is thrown away: what waits in the taps' queues is for this device.
-      const features = this.#prepared === device ? this.#features : await this.#configure(device);
+      const prepared = this.#prepared === device;
+      const features = prepared ? this.#features : await this.#configure(device, false);
       this.#prepared = null;
+      const served = new ServedDevice(device);
+      const pairs = this.#pairs.slice(0, this.#taps.activePairs(device));
       try {
-        for (const pair of this.#pairs) {
-          pair.watch(this.#ringError);
-          pair.discard(false);
-          await pair.attach(device);
-        }
+        this.#taps.claim();
+        // Each pair has a descriptor of its own, so they need not wait for each other.
+        await Promise.all(
+          pairs.map(async (pair) => {
+            pair.watch(this.#ringError);
+            pair.discard(false);
+            if (prepared) await pair.rebase(served);
+            await pair.attach(served);
+          }),
+        );
       } catch (error) {
         await this.#detachAfterFailure(features);
         throw error;
       }
-      this.#device = device;
+      this.#active = pairs.length;
+      this.#device = served;
       this.#state('stopped', 'running');
-      for (const pair of this.#pairs) {
-        for (const ring of pair.readyRings(device)) this.#kick(device, pair.queueOf(ring));
-      }
     });
   }
 
   /** Tells the kernel everything but the taps. Answers the features it was told. */
-  async #configure(device: BackendDevice): Promise<bigint> {
+  async #configure(device: BackendDevice, shared: boolean): Promise<bigint> {
     this.#throwIfClosed();
     if (this.#device !== null) throw new VhostError('VHOST_ERR_STATE', 'the backend runs already');
     this.#prepared = null;
     await this.#open();
-    for (const pair of this.#pairs) pair.requireQueues(device);
-    if (device.queues.slice(this.#pairs.length * 2).some(({ ready }) => ready)) {
-      throw invalidArgument(
-        `${device.queues.length} queues need ${device.queues.length / 2} taps, there are ${this.#pairs.length}`,
-      );
-    }
+    for (const pair of this.#pairs.slice(0, this.#taps.activePairs(device))) pair.requireQueues(device);
+    this.#taps.requireQueues(device);
+    this.requireFeatures(device.features);
     const features = vhostFeatures(device.features, this.#offered ?? 0n);
     try {
-      for (const pair of this.#pairs) pair.claim();
-      await this.#configurePairs(device, features);
+      if (!shared) this.#taps.claim();
+      await this.#taps.configure(device);
+      await Promise.all(this.#pairs.map((pair) => this.#configurePair(pair, device, features)));
     } catch (error) {
       await this.#detachAfterFailure(features);
       throw error;
@@ -204,24 +225,11 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
     return features;
   }
 
-  async #configurePairs(device: BackendDevice, features: bigint): Promise<void> {
-    const { prepareTaps = false, busyloopMicros = 0 } = this.#options;
-    for (const pair of this.#pairs) {
-      if (prepareTaps) await prepareTap(pair.tap, device.features);
-      requireHeader(pair.tap, device.features);
-    }
-    for (const pair of this.#pairs) {
-      await pair.configure(device, features, this.#log);
-      if (busyloopMicros > 0) {
-        for (const ring of pair.readyRings(device)) await pair.vhost.setVringBusyloopTimeout(ring, busyloopMicros);
-      }
-    }
-  }
-
-  /** A kick that came while nobody listened must not be lost, nor a frame that did not fit then: one costs nothing. */
-  #kick(device: BackendDevice, queue: number): void {
-    device.notifiers[queue]!.kick.signal();
-    emit(this.#trace, { kind: 'eventfd', edge: 'signal', name: 'kick', queue, count: 1 });
+  async #configurePair(pair: VhostPair, device: BackendDevice, features: bigint): Promise<void> {
+    const { busyloopMicros = 0 } = this.#options;
+    await pair.configure(device, features, this.#log);
+    if (busyloopMicros === 0) return;
+    for (const ring of pair.readyRings(device)) await pair.vhost.setVringBusyloopTimeout(ring, busyloopMicros);
   }
 
   async #detachAfterFailure(features: bigint): Promise<void> {
@@ -229,8 +237,9 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
     for (const pair of this.#pairs) {
       if (pair.vhost.memTable !== null) gone = !(await pair.detachForced(features)) || gone;
       pair.unwatch(this.#ringError);
-      pair.unclaim();
+      pair.discard(false);
     }
+    this.#taps.unclaim();
     if (gone) await this.#dropPairs();
   }
 
@@ -243,33 +252,35 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
   }
 
   stop(): Promise<QueueState[]> {
-    return this.#oneAfterTheOther(() => this.#stop());
+    return this.#turns.run(() => this.#stop());
   }
 
   async #stop(): Promise<QueueState[]> {
     const device = this.#device;
     if (device === null) throw new VhostError('VHOST_ERR_STATE', 'the backend does not run');
-    for (const pair of this.#pairs) await pair.makeRoom(device);
-    let gone = false;
+    const pairs = this.#pairs.slice(0, this.#active);
+    for (const pair of pairs) await pair.makeRoom(device);
     // Every ring stands before the first is asked where: a guest's frames leave by no pair any more.
-    for (const pair of this.#pairs) gone = !(await pair.detachForced(this.#features)) || gone;
-    const queues = device.queues.map((queue) => ({ ...queue }));
-    const stopped: StoppedRing[] = [];
-    for (const pair of this.#pairs) {
-      for (const ring of pair.readyRings(device)) {
-        const queue = queues[pair.queueOf(ring)]!;
-        const found = await this.#stoppedRing(pair, ring, device, queue);
-        queue.nextAvail = found.base;
-        stopped.push(found);
-      }
-      pair.unwatch(this.#ringError);
-      pair.unclaim();
-    }
-    this.#stoppedRings = stopped;
+    const held = await Promise.all(pairs.map((pair) => pair.detachForced(this.#features)));
+    this.#stoppedRings = (await Promise.all(pairs.map((pair) => this.#stoppedPair(pair, device)))).flat();
+    this.#taps.unclaim();
     this.#device = null;
-    if (gone) await this.#dropPairs();
+    if (held.includes(false)) await this.#dropPairs();
     this.#state('running', 'stopped');
-    return queues;
+    return device.queues;
+  }
+
+  /** Where the rings of a detached pair stand, also for the device's queues. */
+  async #stoppedPair(pair: VhostPair, device: ServedDevice): Promise<StoppedRing[]> {
+    const stopped: StoppedRing[] = [];
+    for (const ring of pair.readyRings(device)) {
+      const queue = device.queues[pair.queueOf(ring)]!;
+      const found = await this.#stoppedRing(pair, ring, device, queue);
+      queue.nextAvail = found.base;
+      stopped.push(found);
+    }
+    pair.unwatch(this.#ringError);
+    return stopped;
   }
 
   async #stoppedRing(pair: VhostPair, ring: number, device: BackendDevice, queue: QueueState): Promise<StoppedRing> {
@@ -287,13 +298,106 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
     }
   }
 
+  settingsChanged(): Promise<void> {
+    return this.#turns.run(async () => {
+      const device = this.#running();
+      const pairs = this.#taps.activePairs(device);
+      if (device.settings !== undefined) await this.#taps.apply(device.settings);
+      while (this.#active > pairs) await this.#endPair(device, this.#pairs[this.#active - 1]!);
+      while (this.#active < pairs) await this.#beginPair(device, this.#pairs[this.#active]!);
+    });
+  }
+
+  async #beginPair(device: ServedDevice, pair: VhostPair): Promise<void> {
+    pair.requireQueues(device);
+    pair.watch(this.#ringError);
+    try {
+      await pair.rebase(device);
+      await pair.attach(device);
+      await this.#taps.use(pair.index);
+    } catch (error) {
+      if (!(await pair.detachForced(this.#features))) throw error;
+      pair.unwatch(this.#ringError);
+      throw error;
+    }
+    this.#active++;
+  }
+
+  /** No frame comes to a parked queue any more; those that vhost has taken ahead are delivered before it lets go, if there is room. */
+  async #endPair(device: ServedDevice, pair: VhostPair): Promise<void> {
+    await this.#taps.park(pair.index);
+    this.#active--;
+    await pair.makeRoom(device);
+    if (!(await pair.detachForced(this.#features))) {
+      throw new VhostError('VHOST_ERR_STATE', `pair ${pair.index} could not be detached and is closed`);
+    }
+    await this.#stoppedPair(pair, device);
+  }
+
+  stopQueue(queue: number): Promise<QueueState> {
+    return this.#turns.run(async () => {
+      const device = this.#running();
+      const { pair, ring, state } = this.#ringOf(device, queue);
+      if (state.ready && pair.index < this.#active) {
+        await pair.vhost.setBackend(ring, null);
+        state.nextAvail = (await this.#stoppedRing(pair, ring, device, state)).base;
+      }
+      const stood = { ...state };
+      state.ready = false;
+      return stood;
+    });
+  }
+
+  startQueue(queue: number): Promise<void> {
+    return this.#turns.run(async () => {
+      const device = this.#running();
+      const { pair, ring, state } = this.#ringOf(device, queue);
+      if (state.ready) throw new VhostError('VHOST_ERR_STATE', `queue ${queue} is served already`);
+      device.queues[queue] = { ...device.described.queues[queue]! };
+      if (!device.queues[queue]!.ready) return;
+      try {
+        await pair.configureRing(device, ring, this.#features, this.#log);
+        if (pair.index < this.#active) await pair.attach(device, [ring]);
+      } catch (error) {
+        device.queues[queue] = state;
+        throw error;
+      }
+    });
+  }
+
+  #ringOf(device: ServedDevice, queue: number): { pair: VhostPair; ring: number; state: QueueState } {
+    const pair = this.#pairs[queue >> 1];
+    const state = device.queues[queue];
+    if (pair === undefined || state === undefined) throw invalidArgument(`the device has no queue ${queue}`);
+    return { pair, ring: queue & 1, state };
+  }
+
+  positions(): Promise<(RingPosition | null)[]> {
+    return this.#turns.run(async () => {
+      const device = this.#running();
+      return Promise.all(
+        device.queues.map(async (queue, index) => {
+          const pair = this.#pairs[index >> 1];
+          if (pair === undefined || !queue.ready || pair.index >= this.#active) return null;
+          return pair.position(index & 1, device.memory, queue);
+        }),
+      );
+    });
+  }
+
+  #running(): ServedDevice {
+    this.#throwIfClosed();
+    if (this.#device === null) throw new VhostError('VHOST_ERR_STATE', 'the backend does not run');
+    return this.#device;
+  }
+
   /**
    * Into `log`, or off. While running it takes effect at once, in the order in which no bit is lost; when one of the calls fails, those
    * before it are undone and logging is as it was (bits written while it was off in between are not in the log: start over with all
    * pages). While stopped it is remembered for the next start.
    */
   setDirtyLog(log: DirtyLog | null): Promise<void> {
-    return this.#oneAfterTheOther(async () => {
+    return this.#turns.run(async () => {
       this.#throwIfClosed();
       if (log?.closed === true) throw new VhostError('VHOST_ERR_CLOSED', 'DirtyLog is closed');
       if (log === this.#log) return;
@@ -310,7 +414,7 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
   }
 
   memoryChanged(): Promise<void> {
-    return this.#oneAfterTheOther(async () => {
+    return this.#turns.run(async () => {
       this.#throwIfClosed();
       const device = this.#device;
       if (device === null) {
@@ -326,12 +430,13 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
 
   /** Rings, then the vhost descriptors, then the eventfds; memory is let go of by the last of them. */
   close(): Promise<void> {
-    return this.#oneAfterTheOther(async () => {
+    return this.#turns.run(async () => {
       if (this.#device !== null) await this.#stop();
       this.#closed = true;
       const pairs = this.#pairs;
       this.#pairs = [];
       for (const pair of pairs) await pair.close();
+      this.#taps.unclaim();
     });
   }
 

@@ -2,8 +2,8 @@
 
 import type { AddressInfo } from 'node:net';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
+import { prepareTap } from '../backend/tap-features';
 import { VhostKernelBackend } from '../backend/vhost-kernel';
-import { prepareTap } from '../backend/vhost-kernel-features';
 import {
   VIRTIO_F_VERSION_1,
   VIRTIO_NET_F_MRG_RXBUF,

@@ -1,84 +1,162 @@
 /**
- * The device's state as readable, named fields: what a migration carries beside guest memory. Untrusted until `validateDeviceState`
- * has passed it; addresses and indexes are checked again by the backend that is started with them.
+ * The device's state as readable, named fields: what a migration carries beside guest memory (docs/migration-stream.md lists them). What
+ * is saved is plain JSON; what is read back is untrusted until `validateDeviceState` has passed it. Addresses are held against guest memory
+ * by the backend that is started with them.
  */
-import { ProtocolError } from '../errors';
-import { gpa } from '../memory/address';
 import type { QueueState } from '../virtqueue/queue-state';
+import type { ControlState } from './control-state';
+import { decodeControl, encodeControl, type SavedControl } from './control-state-record';
+import { DEFAULT_PROPERTIES, type DeviceProperties } from './device-properties';
+import { decodeProperties } from './device-properties-record';
+import { decodeQueue } from './queue-state-record';
+import { fields, Reader } from './state-reader';
 
-export const DEVICE_STATE_VERSION = 1;
+export const DEVICE_STATE_VERSION = 2;
 
+/** What of the configuration space changes at run time. */
+export interface ConfigState {
+  linkUp: boolean;
+  mtu: number;
+  speed: number;
+  duplex: number;
+  generation: number;
+}
+
+/** As it is used in this process. */
+export interface DeviceParts {
+  status: number;
+  features: bigint;
+  offered: bigint;
+  properties: DeviceProperties;
+  queues: readonly QueueState[];
+  controlQueue: QueueState;
+  control: ControlState;
+  config: ConfigState;
+  transport: Record<string, unknown> | null;
+}
+
+/** As it is written. */
 export interface DeviceState {
   version: number;
   /** Fields that a reader must know to go on; a name it does not know is refused. */
   mandatory: string[];
-  /** Bits the driver acked, hexadecimal. */
+  /** Device status register. */
+  status: number;
+  /** Bits the driver acked, and bits it was offered, hexadecimal. */
   features: string;
-  mac: string;
-  mtu: number;
+  offered: string;
+  properties: DeviceProperties;
   queues: QueueState[];
+  controlQueue: QueueState;
+  control: SavedControl;
+  config: ConfigState;
+  /** The transport's own registers, null without a transport. */
+  transport: Record<string, unknown> | null;
 }
 
-const KNOWN = new Set(['features', 'mac', 'mtu', 'queues']);
+const KNOWN = new Set([
+  'status',
+  'features',
+  'offered',
+  'properties',
+  'queues',
+  'controlQueue',
+  'control',
+  'config',
+  'transport',
+  'mac',
+  'mtu',
+]);
+/** Fields without which the driver would meet another device. */
+const MANDATORY = ['status', 'features', 'properties', 'queues', 'controlQueue', 'control', 'config'];
+/** ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK: what version 1 was always saved in. */
+const STATUS_OF_VERSION_1 = 15;
+const UNUSED_QUEUE = { size: 64, ready: false, descTable: 0, availRing: 0, usedRing: 0, nextAvail: 0 };
 
-function refuse(what: string, expected: string): never {
-  throw new ProtocolError(`device state: ${what}`, 0, expected);
-}
-
-function integer(value: unknown, name: string, least: number, most: number): number {
-  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < least || value > most) {
-    refuse(`${name} is ${JSON.stringify(value)}`, `an integer from ${least} to ${most}`);
-  }
-  return value;
-}
-
-function queueState(value: unknown, index: number): QueueState {
-  if (typeof value !== 'object' || value === null) refuse(`queue ${index} is ${JSON.stringify(value)}`, 'an object');
-  const queue = value as Record<string, unknown>;
-  const name = (field: string): string => `queue ${index} ${field}`;
-  const size = integer(queue.size, name('size'), 1, 32768);
-  if ((size & (size - 1)) !== 0) refuse(`${name('size')} is ${size}`, 'a power of two');
-  if (typeof queue.ready !== 'boolean') refuse(`${name('ready')} is ${JSON.stringify(queue.ready)}`, 'true or false');
-  const address = (field: 'descTable' | 'availRing' | 'usedRing', alignment: number) => {
-    const at = integer(queue[field], name(field), 0, Number.MAX_SAFE_INTEGER);
-    if (at % alignment !== 0) refuse(`${name(field)} is 0x${at.toString(16)}`, `a multiple of ${alignment}`);
-    return gpa(at);
-  };
+export function encodeDeviceState(parts: DeviceParts): DeviceState {
   return {
-    size,
-    ready: queue.ready,
-    descTable: address('descTable', 16),
-    availRing: address('availRing', 2),
-    usedRing: address('usedRing', 4),
-    nextAvail: integer(queue.nextAvail, name('nextAvail'), 0, 65535),
+    version: DEVICE_STATE_VERSION,
+    mandatory: parts.transport === null ? MANDATORY : [...MANDATORY, 'transport'],
+    status: parts.status,
+    features: hex(parts.features),
+    offered: hex(parts.offered),
+    properties: { ...parts.properties },
+    queues: parts.queues.map((queue) => ({ ...queue })),
+    controlQueue: { ...parts.controlQueue },
+    control: encodeControl(parts.control),
+    config: { ...parts.config },
+    transport: parts.transport,
   };
 }
+
+const hex = (features: bigint): string => `0x${features.toString(16)}`;
 
 /** Gives back a state with nothing in it but what was checked. Throws ProtocolError. */
-export function validateDeviceState(value: unknown): DeviceState {
-  if (typeof value !== 'object' || value === null) refuse(JSON.stringify(value) ?? 'nothing', 'an object');
-  const state = value as Record<string, unknown>;
-  const version = integer(state.version, 'version', 1, DEVICE_STATE_VERSION);
-  const mandatory = state.mandatory ?? [];
-  if (!Array.isArray(mandatory)) refuse('mandatory', 'a list of names');
-  for (const name of mandatory) {
-    if (!KNOWN.has(String(name))) refuse(`mandatory field ${JSON.stringify(name)}`, `one of ${[...KNOWN].join(', ')}`);
+export function validateDeviceState(value: unknown): DeviceParts {
+  const reader = new Reader('device state');
+  const state = fields(reader, value, 'state');
+  const version = reader.integer(state.version, 'version', 1, DEVICE_STATE_VERSION);
+  for (const name of reader.list(state.mandatory ?? [], 'mandatory', 0, 256)) {
+    if (!KNOWN.has(String(name))) {
+      reader.refuse(`mandatory field ${JSON.stringify(name)}`, `one of ${[...KNOWN].join(', ')}`);
+    }
   }
-  if (typeof state.features !== 'string' || !/^0x[0-9a-f]{1,16}$/.test(state.features)) {
-    refuse(`features is ${JSON.stringify(state.features)}`, 'a hexadecimal string of 64 bits');
-  }
-  if (typeof state.mac !== 'string' || !/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/.test(state.mac)) {
-    refuse(`mac is ${JSON.stringify(state.mac)}`, 'six hexadecimal bytes with colons');
-  }
-  if (!Array.isArray(state.queues) || state.queues.length < 2 || state.queues.length % 2 !== 0) {
-    refuse('queues', 'two queues a pair');
-  }
+  const features = reader.features(state.features, 'features');
+  const offered = state.offered === undefined ? features : reader.features(state.offered, 'offered');
+  if ((features & ~offered) !== 0n) reader.refuse('features that were not offered', 'a subset of what was offered');
+  const queues = reader
+    .list(state.queues, 'queues', 2, 2 * 8)
+    .map((queue, index) => decodeQueue(reader, queue, `queue ${index}`));
+  if (queues.length % 2 !== 0) reader.refuse(`${queues.length} queues`, 'two a pair');
+  const properties =
+    version === 1
+      ? propertiesOfVersion1(reader, state, queues)
+      : decodeProperties(reader, fields(reader, state.properties, 'properties'));
+  if (queues.length !== 2 * properties.pairs)
+    reader.refuse(`${queues.length} queues of ${properties.pairs} pairs`, 'two a pair');
+  const controlQueue = decodeQueue(reader, state.controlQueue ?? UNUSED_QUEUE, 'control queue');
+  const control = decodeControl(reader, state.control ?? {}, {
+    features,
+    mac: properties.mac,
+    pairs: properties.pairs,
+    // Version 1 knew no pairs at rest.
+    activePairs: version === 1 ? properties.pairs : 1,
+  });
   return {
-    version,
-    mandatory: mandatory.map(String),
-    features: state.features,
-    mac: state.mac,
-    mtu: integer(state.mtu ?? 1500, 'mtu', 68, 65535),
-    queues: state.queues.map(queueState),
+    status: reader.integer(state.status ?? STATUS_OF_VERSION_1, 'status', 0, 255),
+    features,
+    offered,
+    properties,
+    queues,
+    controlQueue,
+    control,
+    config: decodeConfig(reader, fields(reader, state.config ?? {}, 'config'), properties),
+    transport: state.transport == null ? null : { ...fields(reader, state.transport, 'transport') },
+  };
+}
+
+function decodeConfig(reader: Reader, config: Record<string, unknown>, properties: DeviceProperties): ConfigState {
+  return {
+    linkUp: reader.boolean(config.linkUp ?? true, 'config linkUp'),
+    mtu: reader.mtu(config.mtu ?? properties.mtu, 'config mtu'),
+    speed: reader.speed(config.speed ?? properties.speed, 'config speed'),
+    duplex: reader.duplex(config.duplex ?? properties.duplex, 'config duplex'),
+    generation: reader.integer(config.generation ?? 0, 'config generation', 0, 0xffffffff),
+  };
+}
+
+/** Version 1 had `mac`, `mtu` and queues; the rest was what defaults are now. */
+function propertiesOfVersion1(
+  reader: Reader,
+  state: Record<string, unknown>,
+  queues: readonly QueueState[],
+): DeviceProperties {
+  return {
+    ...DEFAULT_PROPERTIES,
+    mac: reader.mac(state.mac, 'mac'),
+    mtu: reader.mtu(state.mtu ?? DEFAULT_PROPERTIES.mtu, 'mtu'),
+    pairs: queues.length / 2,
+    rxQueueSize: queues[0]!.size,
+    txQueueSize: queues[1]!.size,
   };
 }

@@ -1,103 +1,422 @@
 /**
- * A virtio-net device: guest memory, queues and doorbells on one side, a backend that carries the frames on the other. It owns what must
- * outlive any backend (queue states, eventfds, the dirty log), so that stopping one and starting another is all a change of data path or
- * of process takes.
+ * A virtio-net device: a transport and a driver on one side, a backend that carries the frames on the other. It owns what must outlive any
+ * backend (registers, queue states, control queue, eventfds, the dirty log), so that stopping one and starting another is all a change of
+ * data path or of process takes.
  */
-
-import type { Backend, BackendDevice, QueueNotifiers } from '../backend/backend';
+import { EventEmitter } from 'node:events';
+import type { Backend, QueueNotifiers, RingFault } from '../backend/backend';
+import { DeviceWriteLog } from '../backend/emulated-log';
+import * as net from '../constants/virtio-net';
 import { VhostError } from '../errors';
 import { EventFd } from '../host/event-fd';
 import type { DirtySource } from '../memory/dirty-log';
 import type { GuestMemory } from '../memory/guest-memory';
+import { encodeNetConfig } from '../net/config-space';
+import type { FeatureProfile } from '../net/feature-rules';
+import { offeredFeatures } from '../net/feature-rules';
+import { hasBit } from '../net/features';
+import { emit, type Trace } from '../trace/trace';
+import { Turns } from '../turns';
 import type { QueueState } from '../virtqueue/queue-state';
+import { ControlService } from './control-service';
 import { DeviceDirtyLog } from './device-dirty-log';
-import { DEVICE_STATE_VERSION, type DeviceState, validateDeviceState } from './device-state';
+import { DeviceLife } from './device-life';
+import {
+  type DeviceProperties,
+  deviceProperties,
+  differingProperties,
+  isDuplex,
+  isMtu,
+  isSpeed,
+} from './device-properties';
+import { DeviceRegisters } from './device-registers';
+import { type DeviceState, encodeDeviceState, validateDeviceState } from './device-state';
+import { type SwitchReceipt, switchOver } from './switch-backend';
 
-export interface VirtioNetDeviceOptions {
+export interface VirtioNetDeviceParts {
   memory: GuestMemory;
   backend: Backend;
+  trace?: Trace | undefined;
+}
+
+/** A device that a driver is to find: everything but the address has a default (DEFAULT_PROPERTIES). */
+export interface OfferOptions extends VirtioNetDeviceParts, Partial<Omit<DeviceProperties, 'profile'>> {
+  mac: string;
+  /** Offers nothing beyond it, so that the guest may move wherever the profile can be carried. */
+  profile?: FeatureProfile | undefined;
+  /** Bits not to be offered. */
+  without?: bigint | undefined;
+}
+
+/** A device whose driver has finished with it already, without any transport. */
+export interface VirtioNetDeviceOptions extends VirtioNetDeviceParts {
   /** Bits the driver acked. */
   features: bigint;
   /** Receive 2n, transmit 2n + 1. */
   queues: readonly QueueState[];
+  controlQueue?: QueueState | undefined;
+  /** Pairs in use at first. Default: all that are there. */
+  activePairs?: number | undefined;
   /** Lower case, with colons. */
   mac: string;
-  mtu?: number;
+  mtu?: number | undefined;
 }
 
-export class VirtioNetDevice implements BackendDevice {
+export interface DeviceEvents {
+  /** The driver must be told to read the configuration space and the status again. */
+  configChange: [];
+  /** The device is broken until its driver resets it. */
+  needsReset: [reason: string];
+  /** A driver did what the specification forbids; the device went on as if it had not. */
+  violation: [what: string];
+}
+
+/** What a transport keeps for itself and a migration carries for it. */
+export interface DeviceTransport {
+  save(): Record<string, unknown>;
+}
+
+interface Made {
+  properties: DeviceProperties;
+  offered: bigint;
+}
+
+export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   readonly memory: GuestMemory;
-  readonly backend: Backend;
-  readonly features: bigint;
-  readonly mac: string;
-  readonly mtu: number;
+  readonly properties: DeviceProperties;
+  /** What a driver may ack. */
+  readonly offeredFeatures: bigint;
+  /** By queue, that of the control queue last. */
   readonly notifiers: readonly QueueNotifiers[];
-  #queues: QueueState[];
+  /** What was saved of the transport of a restored device, until a transport takes it. */
+  transportState: Record<string, unknown> | null = null;
+  /** Set by the transport. */
+  transport: DeviceTransport | null = null;
+  readonly #trace: Trace | undefined;
+  readonly #turns = new Turns();
+  /** For transports. */
+  readonly registers: DeviceRegisters;
+  readonly #control: ControlService;
+  /** What this process itself writes to guest memory for the device. */
+  readonly #writes = new DeviceWriteLog();
+  #backend: Backend;
+  #life: DeviceLife;
+  #linkUp = true;
+  #mtu: number;
+  #speed: number;
+  #duplex: number;
+  #generation = 0;
   #log: DeviceDirtyLog | null = null;
   #closed = false;
   readonly #stopListening: () => void;
 
-  constructor(options: VirtioNetDeviceOptions) {
-    this.memory = options.memory;
-    this.backend = options.backend;
-    this.features = options.features;
-    this.mac = options.mac;
-    this.mtu = options.mtu ?? 1500;
-    this.#queues = options.queues.map((queue) => ({ ...queue }));
-    this.notifiers = this.#queues.map(() => ({ kick: EventFd.create(), call: EventFd.create() }));
-    this.#stopListening = this.memory.onChange(() => this.#memoryChanged());
+  /** Offers a device to a driver: what backend, taps, profile and device can do together. Nothing runs before DRIVER_OK. */
+  static async offer(options: OfferOptions): Promise<VirtioNetDevice> {
+    const { memory, backend, trace, profile, without, ...given } = options;
+    const properties = deviceProperties({ ...given, profile: profile?.name ?? null });
+    const carried = await backend.probe();
+    const indirect = properties.indirect ? 0n : 1n << BigInt(net.VIRTIO_RING_F_INDIRECT_DESC);
+    const offered = offeredFeatures({
+      backend: carried,
+      pairs: properties.pairs,
+      profile,
+      without: (without ?? 0n) | indirect,
+    });
+    return new VirtioNetDevice({ memory, backend, trace }, { properties, offered });
   }
 
   /** Builds the device that a source sent. `value` is validated; memory, backend and doorbells are this process's own. */
-  static restore(value: unknown, parts: { memory: GuestMemory; backend: Backend }): VirtioNetDevice {
+  static restore(
+    value: unknown,
+    parts: VirtioNetDeviceParts & { properties?: DeviceProperties | undefined },
+  ): VirtioNetDevice {
     const state = validateDeviceState(value);
-    return new VirtioNetDevice({
-      ...parts,
-      features: BigInt(state.features),
-      queues: state.queues,
-      mac: state.mac,
-      mtu: state.mtu,
+    if (parts.properties !== undefined) {
+      const differences = differingProperties(state.properties, parts.properties);
+      if (differences.length > 0) {
+        throw new VhostError('VHOST_ERR_INCOMPATIBLE', `device properties differ: ${differences.join('; ')}`);
+      }
+    }
+    parts.backend.requireFeatures(state.features);
+    const device = new VirtioNetDevice(parts, { properties: state.properties, offered: state.offered });
+    device.#life.adopt(state);
+    device.#linkUp = state.config.linkUp;
+    device.#mtu = state.config.mtu;
+    device.#speed = state.config.speed;
+    device.#duplex = state.config.duplex;
+    device.#generation = state.config.generation;
+    device.transportState = state.transport;
+    return device;
+  }
+
+  constructor(options: VirtioNetDeviceOptions);
+  /** @internal */
+  constructor(parts: VirtioNetDeviceParts, made: Made);
+  constructor(options: VirtioNetDeviceParts | VirtioNetDeviceOptions, made: Made = negotiated(options)) {
+    super();
+    this.memory = options.memory;
+    this.properties = made.properties;
+    this.offeredFeatures = made.offered;
+    this.#backend = options.backend;
+    this.#trace = options.trace;
+    const { pairs, mtu, speed, duplex } = made.properties;
+    this.#mtu = mtu;
+    this.#speed = speed;
+    this.#duplex = duplex;
+    const queues = 2 * pairs + (hasBit(made.offered, net.VIRTIO_NET_F_CTRL_VQ) ? 1 : 0);
+    this.notifiers = Array.from({ length: queues }, () => ({ kick: EventFd.create(), call: EventFd.create() }));
+    this.#life = this.#newLife();
+    if ('features' in options) {
+      const { features, queues: adopted, controlQueue } = options;
+      this.#life.adopt(
+        controlQueue === undefined ? { features, queues: adopted } : { features, queues: adopted, controlQueue },
+      );
+      this.#life.control = { ...this.#life.control, activePairs: options.activePairs ?? pairs };
+    }
+    this.#control = new ControlService({
+      log: this.#writes,
+      trace: this.#trace,
+      pairs,
+      notifiers: this.notifiers[2 * pairs] ?? null,
+      effect: (life) => this.#settingsChanged(life),
+      onBroken: (life, reason) => this.#break(life, reason),
+    });
+    this.registers = new DeviceRegisters({
+      turns: this.#turns,
+      control: this.#control,
+      backend: () => this.#backend,
+      life: () => this.#life,
+      renew: () => {
+        this.#life = this.#newLife();
+        return this.#life;
+      },
+      start: () => this.#start(),
+      end: (life) => this.#end(life),
+      kick: (index) => this.notifiers[index === 'control' ? 2 * pairs : index]?.kick.signal(),
+      break: (life, reason) => this.#break(life, reason),
+      violation: (what) => this.#violation(what),
+    });
+    this.#backend.on('ringError', this.#ringError);
+    this.#stopListening = this.memory.onChange(() => this.#turns.run(() => this.#memoryChanged()));
+  }
+
+  #newLife(): DeviceLife {
+    return new DeviceLife({
+      memory: this.memory,
+      properties: this.properties,
+      offered: this.offeredFeatures,
+      notifiers: this.notifiers,
+      linkUp: () => this.#linkUp,
     });
   }
 
+  get backend(): Backend {
+    return this.#backend;
+  }
+
+  get trace(): Trace | undefined {
+    return this.#trace;
+  }
+
+  /** Bits the driver acked. */
+  get features(): bigint {
+    return this.#life.features;
+  }
+
+  /** Receive 2n, transmit 2n + 1. */
   get queues(): readonly QueueState[] {
-    return this.#queues;
+    return this.#life.queues;
   }
 
   get running(): boolean {
-    return this.backend.running;
+    return this.#backend.running;
+  }
+
+  /** As the driver sees it now. */
+  get mac(): string {
+    return this.#life.control.receiveFilter.mac;
+  }
+
+  get mtu(): number {
+    return this.#mtu;
+  }
+
+  /** Queue pairs in use. */
+  get activePairs(): number {
+    return this.#life.control.activePairs;
+  }
+
+  /** When everything that register writes have begun has ended. */
+  settled(): Promise<void> {
+    return this.#turns.settled();
+  }
+
+  /** The configuration space as it is now (virtio 1.4 section 5.1.4). */
+  readConfig(): Uint8Array {
+    return encodeNetConfig({
+      mac: this.mac,
+      linkUp: this.#linkUp,
+      announce: this.#life.control.announcePending,
+      maxPairs: this.properties.pairs,
+      mtu: this.#mtu,
+      speed: this.#speed,
+      duplex: this.#duplex,
+    });
+  }
+
+  /** Changes whenever the device itself has changed the configuration space. */
+  get configGeneration(): number {
+    return this.#generation;
+  }
+
+  #violation(what: string): void {
+    emit(this.#trace, { kind: 'fault', object: 'driver', message: what });
+    this.emit('violation', what);
+  }
+
+  readonly #ringError = ({ queue, message }: RingFault): void => {
+    this.#break(this.#life, `queue ${queue}: ${message}`);
+  };
+
+  #break(life: DeviceLife, reason: string): void {
+    emit(this.#trace, { kind: 'fault', object: 'device', message: reason });
+    if (life !== this.#life || life.broken) return;
+    life.break();
+    this.emit('needsReset', reason);
+    // Section 2.1.2: told only to a driver that has come as far as DRIVER_OK.
+    if (life.driverOk) this.#configChanged();
+  }
+
+  /** Of a life that is over: rings are let go of whatever they look like, and no doorbell of it rings in the next. */
+  async #end(life: DeviceLife): Promise<void> {
+    try {
+      await this.#stop(life);
+    } catch (error) {
+      emit(this.#trace, { kind: 'fault', object: 'device', message: `stopping for a reset failed (${error})` });
+    }
+    if (this.#closed) return;
+    for (const { kick, call } of this.notifiers) {
+      kick.drain();
+      call.drain();
+    }
+  }
+
+  get linkUp(): boolean {
+    return this.#linkUp;
+  }
+
+  /** Plugs or pulls the cable: status bit, configuration interrupt, and no frame reaches a guest without a link. */
+  async setLink(up: boolean): Promise<void> {
+    this.#throwIfClosed();
+    if (this.#linkUp === up) return;
+    this.#linkUp = up;
+    await this.#settingsChanged(this.#life);
+    this.#configChanged();
+  }
+
+  setSpeed(speed: number, duplex = this.#duplex): void {
+    if (!isSpeed(speed) || !isDuplex(duplex))
+      throw new VhostError('VHOST_ERR_INVALID_ARGUMENT', `speed ${speed}, duplex ${duplex}`);
+    this.#speed = speed;
+    this.#duplex = duplex;
+    this.#configChanged();
+  }
+
+  /** Tells the driver of another MTU. The tap's own is its owner's business. */
+  setMtu(mtu: number): void {
+    if (!isMtu(mtu)) throw new VhostError('VHOST_ERR_INVALID_ARGUMENT', `mtu ${mtu}`);
+    this.#mtu = mtu;
+    this.#configChanged();
+  }
+
+  /** Asks the driver to announce itself to the network (section 5.1.6.5.4). Answers false where it has not acked GUEST_ANNOUNCE. */
+  announce(): boolean {
+    const life = this.#life;
+    if (!hasBit(life.features, net.VIRTIO_NET_F_GUEST_ANNOUNCE) || !life.driverOk) return false;
+    life.control = { ...life.control, announcePending: true };
+    this.#configChanged();
+    return true;
+  }
+
+  #configChanged(): void {
+    this.#generation = (this.#generation + 1) >>> 0;
+    this.emit('configChange');
+  }
+
+  /** Makes the data path do what the life's settings say, after all that was asked for before. */
+  #settingsChanged(life: DeviceLife): Promise<void> {
+    return this.#turns.run(async () => {
+      if (life === this.#life && this.#backend.running) await this.#backend.settingsChanged();
+    });
   }
 
   /** Everything a start takes time for, before somebody waits for it; until the start its taps are kept empty. */
-  async prepare(): Promise<void> {
-    this.#throwIfClosed();
-    await this.backend.prepare(this);
+  prepare(): Promise<void> {
+    return this.#turns.run(() => {
+      this.#throwIfClosed();
+      return this.#backend.prepare(this.#life);
+    });
   }
 
-  async start(): Promise<void> {
+  start(): Promise<void> {
+    return this.#turns.run(() => this.#start());
+  }
+
+  async #start(): Promise<void> {
     this.#throwIfClosed();
-    await this.backend.start(this);
+    this.#backend.requireFeatures(this.#life.features);
+    await this.#backend.start(this.#life);
+    this.#control.start(this.#life);
   }
 
   /** Nothing touches guest memory after this resolves; `queues` then holds where every ring stands. */
-  async stop(): Promise<void> {
-    if (!this.backend.running) return;
-    this.#queues = (await this.backend.stop()).map((queue) => ({ ...queue }));
+  stop(): Promise<void> {
+    return this.#turns.run(() => this.#stop(this.#life));
+  }
+
+  async #stop(life: DeviceLife): Promise<void> {
+    await this.#control.stop();
+    if (!this.#backend.running) return;
+    const stopped = await this.#backend.stop();
+    for (const [index, queue] of stopped.entries()) Object.assign(life.queues[index]!, queue);
+  }
+
+  /**
+   * Goes on with another data path, under traffic: no frame is lost, doubled or reordered when both use the same tap queues. The backend
+   * before is stopped and belongs to the caller again. When the next one cannot be started the old one goes on and the error is thrown.
+   */
+  switchBackend(next: Backend): Promise<SwitchReceipt> {
+    return this.#turns.run(async () => {
+      this.#throwIfClosed();
+      const life = this.#life;
+      if (next === this.#backend) throw new VhostError('VHOST_ERR_INVALID_ARGUMENT', 'that backend serves it already');
+      next.requireFeatures(life.features);
+      const from = this.#backend;
+      const receipt = await switchOver(life, from, next, this.#log?.current ?? null);
+      from.off('ringError', this.#ringError);
+      next.on('ringError', this.#ringError);
+      this.#backend = next;
+      emit(this.#trace, { kind: 'state', object: 'device', from: from.kind, to: next.kind });
+      return receipt;
+    });
   }
 
   /** Turns dirty logging on, in a log that covers all of guest memory, while the device runs or stands. */
-  async startDirtyLog(): Promise<DirtySource> {
-    this.#throwIfClosed();
-    if (this.#log !== null) throw new VhostError('VHOST_ERR_STATE', 'dirty logging is already on');
-    const log = new DeviceDirtyLog(this.memory.end);
-    try {
-      await this.backend.setDirtyLog(log.current);
-    } catch (error) {
-      log.close();
-      throw error;
-    }
-    this.#log = log;
-    return log;
+  startDirtyLog(): Promise<DirtySource> {
+    return this.#turns.run(async () => {
+      this.#throwIfClosed();
+      if (this.#log !== null) throw new VhostError('VHOST_ERR_STATE', 'dirty logging is already on');
+      const log = new DeviceDirtyLog(this.memory.end);
+      try {
+        await this.#backend.setDirtyLog(log.current);
+      } catch (error) {
+        log.close();
+        throw error;
+      }
+      this.#writes.use(log.current);
+      this.#log = log;
+      return log;
+    });
   }
 
   /** The log in use, or null. */
@@ -105,45 +424,66 @@ export class VirtioNetDevice implements BackendDevice {
     return this.#log;
   }
 
-  async stopDirtyLog(): Promise<void> {
-    const log = this.#log;
-    if (log === null) return;
-    this.#log = null;
-    await this.backend.setDirtyLog(null);
-    log.close();
+  stopDirtyLog(): Promise<void> {
+    return this.#turns.run(async () => {
+      const log = this.#log;
+      if (log === null) return;
+      this.#log = null;
+      this.#writes.use(null);
+      await this.#backend.setDirtyLog(null);
+      log.close();
+    });
   }
 
   save(): DeviceState {
-    if (this.backend.running)
+    if (this.#backend.running)
       throw new VhostError('VHOST_ERR_STATE', 'the state of a running device is not final: stop it first');
-    return {
-      version: DEVICE_STATE_VERSION,
-      mandatory: ['features', 'queues'],
-      features: `0x${this.features.toString(16)}`,
-      mac: this.mac,
-      mtu: this.mtu,
-      queues: this.#queues.map((queue) => ({ ...queue })),
-    };
+    const { status, features, queues, controlQueue, control } = this.#life;
+    return encodeDeviceState({
+      status,
+      features,
+      offered: this.offeredFeatures,
+      properties: this.properties,
+      queues,
+      controlQueue,
+      control,
+      config: {
+        linkUp: this.#linkUp,
+        mtu: this.#mtu,
+        speed: this.#speed,
+        duplex: this.#duplex,
+        generation: this.#generation,
+      },
+      transport: this.transport?.save() ?? this.transportState,
+    });
   }
 
   /** Log first, then table: a table that outgrows the log would let the kernel write behind it. */
   async #memoryChanged(): Promise<void> {
-    await this.#log?.grow(this.memory.end, (log) => this.backend.setDirtyLog(log));
-    if (this.backend.running) await this.backend.memoryChanged();
+    await this.#log?.grow(this.memory.end, async (log) => {
+      await this.#backend.setDirtyLog(log);
+      this.#writes.use(log);
+    });
+    if (this.#backend.running) await this.#backend.memoryChanged();
   }
 
   /** Stops, then closes backend and doorbells. Guest memory belongs to the caller. Idempotent. */
-  async close(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#stopListening();
-    await this.backend.close();
-    for (const { kick, call } of this.notifiers) {
-      kick.close();
-      call.close();
-    }
-    this.#log?.close();
-    this.#log = null;
+  close(): Promise<void> {
+    return this.#turns.run(async () => {
+      if (this.#closed) return;
+      this.#closed = true;
+      this.#stopListening();
+      await this.#control.stop();
+      await this.#backend.close();
+      this.#backend.off('ringError', this.#ringError);
+      for (const { kick, call } of this.notifiers) {
+        kick.close();
+        call.close();
+      }
+      this.#writes.use(null);
+      this.#log?.close();
+      this.#log = null;
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -153,4 +493,13 @@ export class VirtioNetDevice implements BackendDevice {
   #throwIfClosed(): void {
     if (this.#closed) throw new VhostError('VHOST_ERR_CLOSED', 'VirtioNetDevice is closed');
   }
+}
+
+/** The device that somebody has negotiated with already has what it needs and no more. */
+function negotiated(options: VirtioNetDeviceParts | VirtioNetDeviceOptions): Made {
+  if (!('features' in options)) throw new VhostError('VHOST_ERR_INVALID_ARGUMENT', 'features and queues are missing');
+  const { features, queues, mac, mtu } = options;
+  const sizes = { rxQueueSize: queues[0]?.size, txQueueSize: queues[1]?.size };
+  const properties = deviceProperties({ mac, pairs: queues.length / 2, ...(mtu === undefined ? {} : { mtu }) });
+  return { properties: { ...properties, ...sizes } as DeviceProperties, offered: features };
 }

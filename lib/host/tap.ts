@@ -47,6 +47,9 @@ export class Tap {
   readonly #netnsHandle: FdHandle | null;
   #claim: string | null = null;
   #closed = false;
+  #offload: number | null = null;
+  #program: Uint8Array | null = null;
+  #parked = false;
 
   private constructor(handle: FdHandle, netns: string | null, netnsHandle: FdHandle | null, observed: Observed) {
     this.handle = handle;
@@ -228,6 +231,12 @@ export class Tap {
   /** TUN_F_ bits: what the reader, that is the guest, takes unsegmented or unchecksummed. */
   async setOffload(offload: number): Promise<void> {
     await this.#call('TUNSETOFFLOAD', { offload }, () => this.#native.tunSetOffload(this.handle, offload));
+    this.#offload = offload;
+  }
+
+  /** TUN_F_ bits that were set through this object, null before. The kernel does not tell them. */
+  get offload(): number | null {
+    return this.#offload;
   }
 
   /** Sets as many of the wanted TUN_F_ bits as the kernel takes, trying the richest combination first: those that were set. */
@@ -261,10 +270,17 @@ export class Tap {
     await this.#call('TUNATTACHFILTER', { instructions: program.length / 8 }, () =>
       this.#native.tunAttachFilter(this.handle, program),
     );
+    this.#program = Uint8Array.from(program);
+  }
+
+  /** What `attachFilter` of this object was given last, null before and after `detachFilter`. */
+  get attachedFilter(): Readonly<Uint8Array> | null {
+    return this.#program;
   }
 
   async detachFilter(): Promise<void> {
     await this.#call('TUNDETACHFILTER', {}, () => this.#native.tunDetachFilter(this.handle));
+    this.#program = null;
   }
 
   async filter(): Promise<Uint8Array> {
@@ -294,6 +310,12 @@ export class Tap {
     await this.#call('TUNSETQUEUE', { state }, () =>
       this.#native.tunSetQueue(this.handle, state === 'attach' ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE),
     );
+    this.#parked = state === 'detach';
+  }
+
+  /** Whether `setQueue` of this object has parked the queue. */
+  get parked(): boolean {
+    return this.#parked;
   }
 
   /** Bytes of frames from the guest that may wait in the host. Anything below 2^31 - 1 makes vhost transmit frame by frame. */

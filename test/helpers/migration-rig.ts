@@ -3,8 +3,8 @@ import { type Duplex, duplexPair } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Backend } from '../../lib/backend/backend';
 import { EmulatedBackend } from '../../lib/backend/emulated';
+import { prepareTap } from '../../lib/backend/tap-features';
 import { VhostKernelBackend } from '../../lib/backend/vhost-kernel';
-import { prepareTap } from '../../lib/backend/vhost-kernel-features';
 import {
   VIRTIO_F_VERSION_1,
   VIRTIO_NET_F_MRG_RXBUF,

@@ -1,8 +1,8 @@
 /** The kernel backend as a whole: what it refuses, how it fails, and what it does when a guest breaks its rings. */
 
 import { openSync, readlinkSync } from 'node:fs';
+import { prepareTap } from '../../lib/backend/tap-features';
 import { VhostKernelBackend } from '../../lib/backend/vhost-kernel';
-import { prepareTap } from '../../lib/backend/vhost-kernel-features';
 import { IFF_NO_PI, IFF_TAP } from '../../lib/constants/if-tun';
 import { Tap } from '../../lib/host/tap';
 import { VhostNet } from '../../lib/host/vhost-net';

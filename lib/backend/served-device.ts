@@ -1,0 +1,31 @@
+/** A device while a data path serves it: with queue states of the path's own, which say where a ring stood that is out of service. */
+import type { QueueState } from '../virtqueue/queue-state';
+import type { BackendDevice, QueueNotifiers } from './backend';
+import type { PathSettings } from './path-settings';
+
+export class ServedDevice implements BackendDevice {
+  /** What the path was started with; its queues describe a ring that is to be served anew. */
+  readonly described: BackendDevice;
+  readonly queues: QueueState[];
+
+  constructor(described: BackendDevice) {
+    this.described = described;
+    this.queues = described.queues.map((queue) => ({ ...queue }));
+  }
+
+  get memory(): BackendDevice['memory'] {
+    return this.described.memory;
+  }
+
+  get features(): bigint {
+    return this.described.features;
+  }
+
+  get notifiers(): readonly QueueNotifiers[] {
+    return this.described.notifiers;
+  }
+
+  get settings(): PathSettings | undefined {
+    return this.described.settings;
+  }
+}
