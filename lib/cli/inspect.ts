@@ -21,20 +21,24 @@ const STDIN = 0;
 
 const HELP = `
 The description is JSON: { pid, features: "0x...", regions: [{ gpa, size, path, offset }], queues: [{ size, ready, descTable, availRing,
-usedRing, nextAvail, role }] }; describeQueues of the library writes it. Paths are typically /proc/PID/fd/N: the memory is mapped for
-reading and nothing is written.
+usedRing, nextAvail, role }] }; describeQueues of the library writes it. Paths are typically /proc/PID/fd/N: the memory is opened for
+reading only.
 Exit status: 0 no rule is violated, 1 one is, 2 the description or the memory cannot be read.`;
 
 export function inspectCommand(): Command {
-  return new Command('inspect')
-    .description('decodes the virtqueues of a running process and says why one does not move')
-    .requiredOption('-d, --description <file>', 'where the queues lie; - for standard input')
-    .option('-q, --queue <n>', 'this queue only', wholeNumber)
-    .option('--json', 'inspections as JSON, one document a look')
-    .option('-l, --limit <n>', 'available chains to list', wholeNumber, 16)
-    .option('-w, --watch <seconds>', 'look again and again', seconds)
-    .addHelpText('after', HELP)
-    .action(inspect);
+  return (
+    new Command('inspect')
+      .description('decodes the virtqueues of a running process and says why one does not move')
+      .requiredOption('-d, --description <file>', 'where the queues lie; - for standard input')
+      .option('-q, --queue <n>', 'this queue only', wholeNumber)
+      .option('--json', 'inspections as JSON, one document a look')
+      .option('-l, --limit <n>', 'available chains to list', wholeNumber, 16)
+      .option('-w, --watch <seconds>', 'look again and again', seconds)
+      .addHelpText('after', HELP)
+      // A mistake on the command line is no violation.
+      .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : EXIT_UNREADABLE))
+      .action(inspect)
+  );
 }
 
 async function inspect(flags: Flags): Promise<void> {

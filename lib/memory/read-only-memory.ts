@@ -1,80 +1,91 @@
 /**
- * Guest memory of another process, mapped for reading only: what an inspection needs and no more. Its views are typed arrays like any
- * other, but a write through them ends this process with SIGSEGV.
+ * Guest memory of another process, read by copying (pread): nothing is mapped, so nothing can be written by mistake, holes stay holes, and
+ * a file that shrinks is an error and no SIGBUS.
  */
 import { constants } from 'node:fs';
 import { check, closedError, VhostError } from '../errors';
-import { type FdHandle, type MappingHandle, native } from '../native';
+import { type FdHandle, native } from '../native';
 import { checkOverlap, checkRegion } from './region';
-
-const PROT_READ = 1;
 
 /** A region as a file: typically a memfd by way of /proc/PID/fd. Bytes. */
 export interface RegionFile {
   gpa: number;
   size: number;
   path: string;
-  /** Of the region's first byte in the file, a multiple of 4,096. */
+  /** Of the region's first byte in the file. */
   offset: number;
 }
 
-export interface ReadOnlyRegion {
-  readonly gpa: number;
-  readonly u8: Uint8Array;
+interface OpenRegion extends RegionFile {
+  fd: FdHandle;
 }
 
 export class ReadOnlyMemory {
-  readonly regions: readonly ReadOnlyRegion[];
-  readonly #mappings: readonly MappingHandle[];
+  readonly #regions: readonly OpenRegion[];
+  readonly #word = new Uint8Array(2);
   #closed = false;
 
-  private constructor(regions: readonly ReadOnlyRegion[], mappings: readonly MappingHandle[]) {
-    this.regions = regions;
-    this.#mappings = mappings;
+  private constructor(regions: readonly OpenRegion[]) {
+    this.#regions = regions;
   }
 
-  /** Throws VHOST_ERR_MEMORY_TABLE for regions that cannot be, and the error of open or mmap; then nothing stays mapped. */
+  /** Throws VHOST_ERR_MEMORY_TABLE for regions that cannot be or whose file ends before they do, and the error of open. */
   static open(files: readonly RegionFile[]): ReadOnlyMemory {
     for (const file of files) checkRegion(file);
     checkOverlap(files);
-    const mappings: MappingHandle[] = [];
+    const regions: OpenRegion[] = [];
+    const memory = new ReadOnlyMemory(regions);
     try {
-      const regions = files.map((file) => {
-        const mapping = map(file);
-        mappings.push(mapping);
-        return { gpa: file.gpa, u8: new Uint8Array(check<ArrayBuffer>(native().mappingBuffer(mapping), 'mmap')) };
-      });
-      return new ReadOnlyMemory(regions, mappings);
+      for (const file of files) {
+        const fd = check<FdHandle>(native().fdOpen(file.path, constants.O_RDONLY), 'open', file.path);
+        regions.push({ ...file, fd });
+        memory.copy(file.gpa + file.size - 1, 1);
+      }
+      return memory;
     } catch (error) {
-      for (const mapping of mappings) native().mappingClose(mapping);
+      memory.close();
       throw error;
     }
   }
 
-  /** The region that holds all of [gpa, gpa + length). Throws VHOST_ERR_MEMORY_TABLE when there is none. */
-  regionOf(gpa: number, length: number): ReadOnlyRegion {
+  #at(gpa: number, length: number): OpenRegion | null {
     if (this.#closed) throw closedError('ReadOnlyMemory');
-    for (const region of this.regions) {
-      if (gpa >= region.gpa && length >= 0 && gpa + length <= region.gpa + region.u8.length) return region;
+    for (const region of this.#regions) {
+      if (gpa >= region.gpa && gpa + length <= region.gpa + region.size) return region;
     }
-    const range = `[0x${gpa.toString(16)}, 0x${(gpa + length).toString(16)})`;
-    throw new VhostError('VHOST_ERR_MEMORY_TABLE', `${range} is not inside one region of guest memory`);
+    return null;
   }
 
-  /** Views are detached. Idempotent. */
+  /** The region that holds the byte, or null. */
+  regionAt(gpa: number): { gpa: number; size: number } | null {
+    return this.#at(gpa, 1);
+  }
+
+  /** A copy, or null when it is not wholly inside one region. Throws when the file cannot be read. */
+  copy(gpa: number, length: number): Uint8Array | null {
+    const bytes = new Uint8Array(length);
+    return this.#read(gpa, bytes) ? bytes : null;
+  }
+
+  /** The u16 as it is now, or null. The kernel copies bytes: a word that changes meanwhile may be half old. */
+  u16(gpa: number): number | null {
+    return this.#read(gpa, this.#word) ? this.#word[0]! | (this.#word[1]! << 8) : null;
+  }
+
+  #read(gpa: number, into: Uint8Array): boolean {
+    const region = this.#at(gpa, into.length);
+    if (region === null) return false;
+    const { fd, path, offset } = region;
+    const got = check<number>(native().fdPread(fd, into, offset + (gpa - region.gpa)), 'pread', path);
+    if (got !== into.length) {
+      throw new VhostError('VHOST_ERR_MEMORY_TABLE', `${path} ends before the region of ${region.size} bytes does`);
+    }
+    return true;
+  }
+
+  /** Idempotent. */
   close(): void {
     this.#closed = true;
-    for (const mapping of this.#mappings) native().mappingClose(mapping);
-  }
-}
-
-function map({ path, offset, size }: RegionFile): MappingHandle {
-  const addon = native();
-  const fd = check<FdHandle>(addon.fdOpen(path, constants.O_RDONLY), 'open', path);
-  try {
-    // -EINVAL when the file ends before the region does: a touch behind its end would be SIGBUS.
-    return check<MappingHandle>(addon.mappingCreate(fd, offset, size, 0, PROT_READ), 'mmap', path);
-  } finally {
-    addon.fdClose(fd);
+    for (const { fd } of this.#regions) native().fdClose(fd);
   }
 }

@@ -1,4 +1,4 @@
-/** Inspects the queues of a description: maps the memory of another process for reading and looks. */
+/** Inspects the queues of a description: opens the memory of another process for reading and looks. */
 import { readFileSync } from 'node:fs';
 import { VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC } from '../constants/virtio-ring';
 import { invalidArgument } from '../errors';

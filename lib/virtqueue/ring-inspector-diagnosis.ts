@@ -133,7 +133,9 @@ function waitingForDriver({ indexes, suppression: { call } }: Findings, options:
   if (usedWaiting === 0) return [];
   if (usedWaitingFrom === 'driver') {
     const has = `the driver has ${counted(usedWaiting!, 'used chain')} to take back`;
-    if (call.wants === 'never') return [`${has} and asked not to be called: it must look by itself`];
+    if (call.wants === 'never' || call.reached === 'behind') {
+      return [`${has} and asked not to be called: it must look by itself`];
+    }
     if (call.reached === 'ahead') {
       return [`${has} and asked to be called only at used index ${call.event}`];
     }

@@ -33,6 +33,8 @@ interface Image {
   avail: DataView;
   used: DataView;
   availIdx: number;
+  /** The available index after the copy: indexes break a rule only if both looks say so. */
+  availAfter: number;
   usedIdx: number;
   /** The used index before the copy: elements up to it are surely in it. */
   usedBefore: number;
@@ -120,7 +122,7 @@ function copy(
   // Whatever was available at the first look and not used at the second stood still in between. All of it may have been used.
   const overtaken = usedBefore !== usedIdx && distance(availIdx, usedIdx) < 0x8000;
   const moved = usedBefore !== usedIdx || availIdx !== availAfter;
-  return { desc, avail, used, availIdx: overtaken ? usedIdx : availIdx, usedIdx, usedBefore, moved };
+  return { desc, avail, used, availIdx: overtaken ? usedIdx : availIdx, availAfter, usedIdx, usedBefore, moved };
 }
 
 function indexesOf(
@@ -129,7 +131,7 @@ function indexesOf(
   options: SplitInspectOptions,
   violations: Violations,
 ): Indexes {
-  const { availIdx, usedIdx } = image;
+  const { availIdx, availAfter, usedIdx } = image;
   const { size } = state;
   const outstanding = distance(usedIdx, availIdx);
   const indexes: Indexes = {
@@ -142,7 +144,10 @@ function indexesOf(
     usedWaiting: null,
     usedWaitingFrom: null,
   };
-  if (outstanding > size) {
+  if (outstanding > size && distance(usedIdx, availAfter) <= size) {
+    // The first look met an index half written: what is available cannot be told from this attempt.
+    indexes.nextAvail = usedIdx;
+  } else if (outstanding > size) {
     const ahead = outstanding >= 0x8000;
     violations.add(
       ahead ? 'used-ahead' : 'index-distance',
@@ -269,7 +274,7 @@ function usedOf({ used, usedBefore }: Image, size: number, violations: Violation
 
 function suppressionOf(
   { avail, used, usedIdx }: Image,
-  { nextAvail, pending }: Indexes,
+  { nextAvail, pending, usedWaiting, usedWaitingFrom }: Indexes,
   size: number,
   eventIdx: boolean,
 ): { kick: Suppression; call: Suppression } {
@@ -290,16 +295,22 @@ function suppressionOf(
     ahead: `a kick at available index ${kickAt} (avail_event), which the driver has not passed`,
     behind: `no kick now: avail_event ${kickAt} lies behind index ${nextAvail}`,
   };
-  const waits = distance(usedIdx, callAt) < 0x8000;
   return {
     kick: { wants: 'at', event: kickAt, reached, words: kickWords[reached] },
-    call: {
-      wants: 'at',
-      event: callAt,
-      reached: waits ? 'ahead' : 'behind',
-      words: `a call at used index ${callAt} (used_event), ${waits ? 'which is not passed' : 'passed: not asked for again since'}`,
-    },
+    call: callOf(callAt, usedIdx, usedWaitingFrom === 'driver' ? usedWaiting! : 0),
   };
+}
+
+/** `waiting` used chains are known to wait for the driver. */
+function callOf(event: number, usedIdx: number, waiting: number): Suppression {
+  const passed = distance(event, usedIdx);
+  const reached = passed === 0 || passed >= 0x8000 ? 'ahead' : passed <= waiting ? 'reached' : 'behind';
+  const words = {
+    reached: 'which the device has passed',
+    ahead: 'which the device has not passed',
+    behind: 'passed: not asked for again since',
+  };
+  return { wants: 'at', event, reached, words: `a call at used index ${event} (used_event), ${words[reached]}` };
 }
 
 function byFlag(on: boolean, always: string, never: string): Suppression {

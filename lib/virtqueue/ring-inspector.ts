@@ -8,7 +8,7 @@ import type { QueueState } from './queue-state';
 import { hexAddress, type InspectOptions, type QueueInspection } from './ring-inspection';
 import { diagnose } from './ring-inspector-diagnosis';
 import { inspectPacked, type PackedState } from './ring-inspector-packed';
-import { RingReader } from './ring-inspector-reader';
+import { type InspectedMemory, RingReader } from './ring-inspector-reader';
 import { Violations } from './ring-inspector-rules';
 import { inspectSplit } from './ring-inspector-split';
 import type { RingMemory } from './ring-memory';
@@ -20,7 +20,7 @@ const DEFAULT_LIMIT = 16;
  * Throws VHOST_ERR_INVALID_ARGUMENT for a state or an option that is no such thing, and VHOST_ERR_CLOSED for closed memory.
  */
 export function inspectQueue(
-  memory: RingMemory,
+  memory: RingMemory | InspectedMemory,
   state: Readonly<QueueState>,
   options: InspectOptions = {},
 ): QueueInspection {
