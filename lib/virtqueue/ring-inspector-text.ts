@@ -64,7 +64,9 @@ function indexText(indexes: Indexes): string {
   }
   const from = nextAvailFrom === 'state' ? '' : ' at least';
   const back =
-    usedWaiting === null ? '' : `, ${usedWaitingFrom === 'driver' ? '' : 'up to '}${usedWaiting} to be taken back`;
+    usedWaiting === null || usedWaiting === 0
+      ? ''
+      : `, ${usedWaitingFrom === 'driver' ? '' : 'up to '}${usedWaiting} to be taken back`;
   return (
     `available ${unknown(indexes.availIdx ?? null)}, taken up to ${nextAvail}${from}, ` +
     `used ${unknown(indexes.usedIdx ?? null)}: ${waiting}${back}`
