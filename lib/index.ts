@@ -45,11 +45,17 @@ export type {
 export { compareSetup, type DestinationAbilities } from './migration/setup';
 export { MigrationSource, type MigrationSourceParts } from './migration/source';
 export { bit, bits, featureNames } from './net/features';
+export { type DescribedParts, describeQueues } from './observe/describe-queues';
 export { FrameLedger, type LedgerReport } from './observe/frame-ledger';
+export { inspectDescription, type NumberedInspection } from './observe/inspect-description';
 export { comparePages, explainPage, hashPages } from './observe/page-audit';
+export { type DescribedQueue, type Description, parseDescription } from './observe/queue-description';
 export { WriteWitness } from './observe/write-witness';
 export { FaultPlan } from './trace/fault-plan';
 export { Trace, type TraceRecord } from './trace/trace';
 export type { QueueState } from './virtqueue/queue-state';
+export type { InspectOptions, QueueInspection, QueueRole, Violation } from './virtqueue/ring-inspection';
+export { inspectQueue } from './virtqueue/ring-inspector';
+export { inspectionText } from './virtqueue/ring-inspector-text';
 export { SplitDriver } from './virtqueue/split-driver';
 export { ensureVmPrepared, runInVm } from './vm';

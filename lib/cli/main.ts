@@ -5,6 +5,7 @@ import { Command } from 'commander';
 import { VhostError } from '../errors';
 import { demoCommand } from './demo';
 import { doctorCommand } from './doctor';
+import { inspectCommand } from './inspect';
 import { vmCommand } from './vm';
 
 function version(): string {
@@ -18,7 +19,8 @@ const program = new Command('vhost-net')
   .enablePositionalOptions()
   .addCommand(doctorCommand())
   .addCommand(vmCommand())
-  .addCommand(demoCommand());
+  .addCommand(demoCommand())
+  .addCommand(inspectCommand());
 
 program.parseAsync().catch((error: unknown) => {
   // A known failure is one line with its hint; anything else is a defect and shows where it came from.
