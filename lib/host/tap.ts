@@ -305,7 +305,10 @@ export class Tap {
     await this.#call('TUNSETCARRIER', { on }, () => this.#native.tunSetCarrier(this.handle, on ? 1 : 0));
   }
 
-  /** Parks this queue of a multiqueue tap (its queued frames are freed), or returns it. */
+  /**
+   * Parks this queue of a multiqueue tap (its queued frames are freed), or returns it. While a BPF program is attached to the tap the kernel
+   * answers 0 and leaves it parked: see lib/net/receive-filter-program.ts.
+   */
   async setQueue(state: 'attach' | 'detach'): Promise<void> {
     await this.#call('TUNSETQUEUE', { state }, () =>
       this.#native.tunSetQueue(this.handle, state === 'attach' ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE),

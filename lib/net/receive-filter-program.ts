@@ -1,15 +1,18 @@
 /**
  * A receive filter as a classic BPF program for a tap (TUNATTACHFILTER), where it holds for frames that vhost takes past this process.
  *
- * What its user must know of the kernel (drivers/net/tun.c; test/unit/host/tap-filter-queues.test.ts shows all but the last):
- * - Every queue of a multiqueue tap gets the program, except those that are parked. A parked queue that returns gets the program of that
- *   time. TUNDETACHFILTER does not reach a parked queue, which then returns with what it had: to filter no longer, attach ACCEPT_ALL and
- *   do not detach.
+ * What its user must know of the kernel (drivers/net/tun.c; test/unit/host/tap-filter-queues.test.ts shows nearly all of it):
+ * - Every queue of a multiqueue tap gets the program, except those that are parked; and those keep theirs when it is detached.
+ * - While a program is attached no parked queue returns: TUNSETQUEUE answers 0, gives the queue the program, and leaves it parked (tun_attach
+ *   ends when the program is on). Attaching a program that is refused, such as an empty one, ends that and leaves programs where they are. So
+ *   a queue returns without a gap by: setQueue('attach'), which gives it the program; attaching an empty program, EINVAL; setQueue('attach')
+ *   again; attaching the program again. A kernel that does it right answers EINVAL to the second, which then means done.
  * - A queue opened later begins without a program when its flags have IFF_NO_PI, which means IFF_NOFILTER there: attach again.
+ * - Attaching ACCEPT_ALL instead of detaching reaches returning queues too, as detaching does not.
  * - Replacing a program loses no frame that both let through.
  * - While one program replaces another both count against net.core.optmem_max, 20,480 bytes before Linux 6.8. Two of the largest fit: this
  *   is what bounds the size, long before BPF_MAXINSNS does. An attach that fails takes the program away from queues it had reached.
- * - A returning queue's program is read from the memory it was attached from: attach through the same Tap each time, and close it last.
+ * - The program of a returning queue is read from the memory it was attached from: attach through one Tap, and close it last.
  */
 import {
   BPF_ABS,

@@ -47,7 +47,7 @@ const RETURNS = [0x06, 0x16];
 const MOVES = [0x07, 0x87];
 const CODES = new Set([...LOADS, ...STORES, ...ARITHMETIC, NEGATE, GOTO, ...COMPARISONS, ...RETURNS, ...MOVES]);
 const ANCILLARY = 0xfffff000;
-const KNOWN_ANCILLARY = [...Array.from({ length: 16 }, (_, index) => 4 * index)].map((offset) => ANCILLARY + offset);
+const KNOWN_ANCILLARY = Array.from({ length: 16 }, (_, index) => ANCILLARY + 4 * index);
 
 /** What the kernel would refuse the program for, or null. */
 export function bpfFault(program: Uint8Array): string | null {

@@ -44,7 +44,7 @@ export function frameTo(destination: string, ...afterAddresses: number[]): Uint8
   return frame;
 }
 
-/** Every listed address, each with one bit changed in turn, and some that are not listed. */
+/** Every listed address, each with one bit changed in turn, halves of two put together, and some that are not listed. */
 export function destinationsNear(filter: ReceiveFilter): string[] {
   const bases = [filter.mac, ...filter.unicast, ...filter.multicast, 'ff:ff:ff:ff:ff:ff', '00:00:00:00:00:00'];
   const near = new Set(bases);
@@ -54,6 +54,10 @@ export function destinationsNear(filter: ReceiveFilter): string[] {
       bytes[bit >> 3]! ^= 1 << (bit & 7);
       near.add(formatMac(bytes));
     }
+  }
+  for (const [index, high] of bases.entries()) {
+    const others = bases.length <= 25 ? bases : bases.slice(index + 1, index + 2);
+    for (const low of others) near.add(high.slice(0, 6) + low.slice(6));
   }
   return [...near];
 }
