@@ -33,16 +33,20 @@ export class PackedChain extends ChainBuffers {
     this.begin();
     const ring = this.#ring;
     const size = this.#size;
+    const start = slotOf(position, size);
     let at = position;
     let idAndFlags = head;
     for (let steps = 1; ; steps++) {
-      if (steps > most) {
-        throw this.broken(
-          `the chain at ${slotOf(position, size)} is longer than the ${most} descriptors not in flight`,
-        );
-      }
+      if (steps > most) throw this.broken(`the chain at ${start} is longer than the ${most} descriptors not in flight`);
       const slot = slotOf(at, size);
       const word = slot * 4;
+      if (steps > 1) {
+        // Written before the first descriptor became available, so a plain read is new enough.
+        idAndFlags = ring[word + 3]!;
+        if (((idAndFlags >>> 16) & OWNER_FLAGS) !== availFlags(at, size)) {
+          throw this.broken(`descriptor ${slot} of the chain at ${start} is not available`);
+        }
+      }
       const flags = idAndFlags >>> 16;
       if ((flags & VRING_DESC_F_INDIRECT) !== 0) {
         // Unlike in a split ring a table is the whole chain: the driver may not link it to other descriptors (section 2.8.19).
@@ -58,11 +62,6 @@ export class PackedChain extends ChainBuffers {
         return idAndFlags & 0xffff;
       }
       at = advance(at, 1, size);
-      // Written before the first descriptor became available, so a plain read is new enough.
-      idAndFlags = ring[slotOf(at, size) * 4 + 3]!;
-      if (((idAndFlags >>> 16) & OWNER_FLAGS) !== availFlags(at, size)) {
-        throw this.broken(`descriptor ${slotOf(at, size)} of the chain at ${slotOf(position, size)} is not available`);
-      }
     }
   }
 
