@@ -1,31 +1,31 @@
 /** Sends every frame back to where it came from, sound and foreign ones alike; takes no more than the transmit queue has room for. */
 
 import { ETH_HLEN } from '../constants/if-ether';
-import { ETHER_SOURCE, swapAddresses } from '../net/ethernet';
-import { isTestFrame, sealFrame } from '../net/test-frame';
+import { ETHER_SOURCE } from '../net/ethernet';
+import { returnFrame } from '../net/test-frame';
 import { LEDGER_CORRUPTED } from '../observe/frame-ledger';
 import { Field } from './boot-block';
-import type { Machine } from './machine';
-import type { Program } from './program';
-import type { FrameConsumer, Receiver } from './receive';
+import type { Equipment, Program } from './program';
+import type { FrameConsumer } from './receive';
 import type { Transmitter } from './transmit';
 
 export class Echo implements Program, FrameConsumer {
-  readonly #machine: Machine;
-  readonly #receiver: Receiver;
-  readonly #transmitter: Transmitter;
+  readonly #equipment: Equipment;
+  /** Of the lane, while frames are taken. */
+  #lane: Transmitter;
   #now = 0;
 
-  constructor(machine: Machine, receiver: Receiver, transmitter: Transmitter) {
-    this.#machine = machine;
-    this.#receiver = receiver;
-    this.#transmitter = transmitter;
+  constructor(equipment: Equipment) {
+    this.#equipment = equipment;
+    this.#lane = equipment.transmitter;
   }
 
   poll(nowMicros: number): number {
     this.#now = nowMicros;
-    const done = this.#transmitter.reap();
-    return done + this.#receiver.drain(Math.min(this.#machine.batch, this.#transmitter.room), this);
+    const { machine, receiver, transmitter, lanes } = this.#equipment;
+    const done = transmitter.reap();
+    this.#lane = lanes.transmitter(machine.index);
+    return done + receiver.drain(Math.min(machine.batch, lanes.room(machine.index)), this);
   }
 
   dueIn(): number {
@@ -33,26 +33,29 @@ export class Echo implements Program, FrameConsumer {
   }
 
   get waitsForRoom(): boolean {
-    return this.#transmitter.room === 0;
+    const { lanes, machine } = this.#equipment;
+    return lanes.room(machine.index) === 0;
   }
 
   frame(offset: number, length: number): void {
-    const { area, ledger, block } = this.#machine;
-    const verdict = ledger.account(area, offset, length, this.#now);
+    const { ledgers, machine } = this.#equipment;
+    const { area, block, index } = machine;
+    const verdict = ledgers.account(area, offset, length, this.#now, index);
     if (verdict === LEDGER_CORRUPTED || !this.#canReturn(offset, length)) {
       block.fields[Field.NOT_ECHOED]! += 1;
       return;
     }
-    const next = this.#transmitter.next;
+    const { next } = this.#lane;
     area.u8.copyWithin(next, offset, offset + length);
-    swapAddresses(area.u8, next);
-    if (isTestFrame(area, next, length)) sealFrame(area, next, length);
-    this.#transmitter.send(length);
+    returnFrame(area, next, length);
+    block.fields[Field.SEQUENCE]! += 1;
+    this.#lane.send(length);
   }
 
   /** Short frames have no addresses, and a group address cannot send. */
   #canReturn(offset: number, length: number): boolean {
-    if (length < ETH_HLEN || length > this.#transmitter.capacity) return false;
-    return ((this.#machine.area.u8[offset]! | this.#machine.area.u8[offset + ETHER_SOURCE]!) & 1) === 0;
+    if (length < ETH_HLEN || length > this.#lane.capacity) return false;
+    const { u8 } = this.#equipment.machine.area;
+    return ((u8[offset]! | u8[offset + ETHER_SOURCE]!) & 1) === 0;
   }
 }

@@ -1,33 +1,27 @@
-/** Sends numbered frames at a rate and accounts for what comes in; without a rate it is a sink. */
-import { stampFrame } from '../net/test-frame';
+/** Sends the numbered frames of its pair's flow at a rate and accounts for what comes in on its pair; without a rate it is a sink. */
+import { frameFlow, stampFrame } from '../net/test-frame';
 import { Field, Word } from './boot-block';
-import type { Machine } from './machine';
 import { Pace } from './pace';
-import type { Program } from './program';
-import type { FrameConsumer, Receiver } from './receive';
-import type { Transmitter } from './transmit';
+import type { Equipment, Program } from './program';
+import type { FrameConsumer } from './receive';
 
 export class Traffic implements Program, FrameConsumer {
-  readonly #machine: Machine;
-  readonly #receiver: Receiver;
-  readonly #transmitter: Transmitter;
+  readonly #equipment: Equipment;
   readonly #pace: Pace;
   readonly #frameSize: number;
   #now = 0;
 
-  constructor(machine: Machine, receiver: Receiver, transmitter: Transmitter) {
-    this.#machine = machine;
-    this.#receiver = receiver;
-    this.#transmitter = transmitter;
-    this.#pace = new Pace(machine.block);
-    this.#frameSize = machine.block.words[Word.FRAME_SIZE]!;
+  constructor(equipment: Equipment) {
+    this.#equipment = equipment;
+    this.#pace = new Pace(equipment.machine.block);
+    this.#frameSize = equipment.machine.block.words[Word.FRAME_SIZE]!;
   }
 
   poll(nowMicros: number): number {
     this.#now = nowMicros;
-    const { batch } = this.#machine;
-    const done = this.#transmitter.reap();
-    return done + this.#receiver.drain(batch, this) + this.#send(nowMicros, batch);
+    const { machine, receiver, transmitter } = this.#equipment;
+    const done = transmitter.reap();
+    return done + receiver.drain(machine.batch, this) + this.#send(nowMicros, machine.batch);
   }
 
   dueIn(nowMicros: number): number {
@@ -35,19 +29,26 @@ export class Traffic implements Program, FrameConsumer {
   }
 
   get waitsForRoom(): boolean {
-    return this.#transmitter.room === 0;
+    const { lanes, machine } = this.#equipment;
+    return lanes.room(machine.index) === 0;
   }
 
   frame(offset: number, length: number): void {
-    this.#machine.ledger.account(this.#machine.area, offset, length, this.#now);
+    const { ledgers, machine } = this.#equipment;
+    ledgers.account(machine.area, offset, length, this.#now, machine.index);
   }
 
   #send(nowMicros: number, batch: number): number {
-    const { area, block } = this.#machine;
-    const transmitter = this.#transmitter;
-    const due = Math.min(this.#pace.due(nowMicros, batch), transmitter.room);
+    const { machine, lanes } = this.#equipment;
+    const { area, block, index, flow } = machine;
+    const due = Math.min(this.#pace.due(nowMicros, batch), lanes.room(index));
+    const transmitter = lanes.transmitter(index);
     for (let sent = 0; sent < due; sent++) {
-      stampFrame(area, transmitter.next, block.fields[Field.SENT]!, nowMicros);
+      const { next } = transmitter;
+      // Another flow was sent from this buffer last.
+      if (frameFlow(area, next) !== flow) machine.prepare(next);
+      stampFrame(area, next, block.fields[Field.SEQUENCE]!, nowMicros);
+      block.fields[Field.SEQUENCE]! += 1;
       transmitter.send(this.#frameSize);
     }
     if (due > 0) this.#pace.spend(due);
