@@ -4,28 +4,39 @@ import { ETH_HLEN } from '../constants/if-ether';
 import { ETHER_SOURCE } from '../net/ethernet';
 import { returnFrame } from '../net/test-frame';
 import { LEDGER_CORRUPTED } from '../observe/frame-ledger';
+import type { LedgerSet } from '../observe/ledger-set';
 import { Field } from './boot-block';
+import type { Lanes } from './lanes';
+import type { Machine } from './machine';
 import type { Equipment, Program } from './program';
-import type { FrameConsumer } from './receive';
+import type { FrameConsumer, Receiver } from './receive';
 import type { Transmitter } from './transmit';
 
 export class Echo implements Program, FrameConsumer {
-  readonly #equipment: Equipment;
+  readonly #machine: Machine;
+  readonly #receiver: Receiver;
+  readonly #transmitter: Transmitter;
+  readonly #lanes: Lanes;
+  readonly #ledgers: LedgerSet;
   /** Of the lane, while frames are taken. */
   #lane: Transmitter;
   #now = 0;
 
-  constructor(equipment: Equipment) {
-    this.#equipment = equipment;
-    this.#lane = equipment.transmitter;
+  constructor({ machine, receiver, transmitter, lanes, ledgers }: Equipment) {
+    this.#machine = machine;
+    this.#receiver = receiver;
+    this.#transmitter = transmitter;
+    this.#lanes = lanes;
+    this.#ledgers = ledgers;
+    this.#lane = transmitter;
   }
 
   poll(nowMicros: number): number {
     this.#now = nowMicros;
-    const { machine, receiver, transmitter, lanes } = this.#equipment;
-    const done = transmitter.reap();
-    this.#lane = lanes.transmitter(machine.index);
-    return done + receiver.drain(Math.min(machine.batch, lanes.room(machine.index)), this);
+    const { index, batch } = this.#machine;
+    const done = this.#transmitter.reap();
+    this.#lane = this.#lanes.transmitter(index);
+    return done + this.#receiver.drain(Math.min(batch, this.#lanes.room(index)), this);
   }
 
   dueIn(): number {
@@ -33,14 +44,12 @@ export class Echo implements Program, FrameConsumer {
   }
 
   get waitsForRoom(): boolean {
-    const { lanes, machine } = this.#equipment;
-    return lanes.room(machine.index) === 0;
+    return this.#lanes.room(this.#machine.index) === 0;
   }
 
   frame(offset: number, length: number): void {
-    const { ledgers, machine } = this.#equipment;
-    const { area, block, index } = machine;
-    const verdict = ledgers.account(area, offset, length, this.#now, index);
+    const { area, block, index } = this.#machine;
+    const verdict = this.#ledgers.account(area, offset, length, this.#now, index);
     if (verdict === LEDGER_CORRUPTED || !this.#canReturn(offset, length)) {
       block.fields[Field.NOT_ECHOED]! += 1;
       return;
@@ -55,7 +64,7 @@ export class Echo implements Program, FrameConsumer {
   /** Short frames have no addresses, and a group address cannot send. */
   #canReturn(offset: number, length: number): boolean {
     if (length < ETH_HLEN || length > this.#lane.capacity) return false;
-    const { u8 } = this.#equipment.machine.area;
+    const { u8 } = this.#machine.area;
     return ((u8[offset]! | u8[offset + ETHER_SOURCE]!) & 1) === 0;
   }
 }

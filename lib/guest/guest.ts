@@ -129,22 +129,26 @@ export class Guest {
    * CLOCK_MONOTONIC. Throws VHOST_ERR_RING when the device broke a ring.
    */
   poll(nowMicros: number): number {
+    const programs = this.#programs;
     let work = 0;
-    for (const program of this.#programs) work += program.poll(nowMicros);
+    for (let pair = 0; pair < programs.length; pair++) work += programs[pair]!.poll(nowMicros);
     // What a poll without work writes, a token bucket that begins or is refilled while the ring is full, marks itself (Pace).
     if (work > 0) {
       this.#lanes.settle();
       // A program may have sent on the queue of another pair.
-      for (const { block } of this.#machines) block.mark();
+      const machines = this.#machines;
+      for (let pair = 0; pair < machines.length; pair++) machines[pair]!.block.mark();
       this.#publish();
     }
     return work;
   }
 
   #publish(): void {
-    for (const { index, rx, tx } of this.#machines) {
-      if (rx.publish()) this.onKick(2 * index + RECEIVE_QUEUE);
-      if (tx.publish()) this.onKick(2 * index + TRANSMIT_QUEUE);
+    const machines = this.#machines;
+    for (let pair = 0; pair < machines.length; pair++) {
+      const { rx, tx } = machines[pair]!;
+      if (rx.publish()) this.onKick(2 * pair + RECEIVE_QUEUE);
+      if (tx.publish()) this.onKick(2 * pair + TRANSMIT_QUEUE);
     }
   }
 

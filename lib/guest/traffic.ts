@@ -1,27 +1,39 @@
 /** Sends the numbered frames of its pair's flow at a rate and accounts for what comes in on its pair; without a rate it is a sink. */
 import { frameFlow, stampFrame } from '../net/test-frame';
+import type { LedgerSet } from '../observe/ledger-set';
 import { Field, Word } from './boot-block';
+import type { Lanes } from './lanes';
+import type { Machine } from './machine';
 import { Pace } from './pace';
 import type { Equipment, Program } from './program';
-import type { FrameConsumer } from './receive';
+import type { FrameConsumer, Receiver } from './receive';
+import type { Transmitter } from './transmit';
 
 export class Traffic implements Program, FrameConsumer {
-  readonly #equipment: Equipment;
+  readonly #machine: Machine;
+  readonly #receiver: Receiver;
+  readonly #transmitter: Transmitter;
+  readonly #lanes: Lanes;
+  readonly #ledgers: LedgerSet;
   readonly #pace: Pace;
   readonly #frameSize: number;
   #now = 0;
 
-  constructor(equipment: Equipment) {
-    this.#equipment = equipment;
-    this.#pace = new Pace(equipment.machine.block);
-    this.#frameSize = equipment.machine.block.words[Word.FRAME_SIZE]!;
+  constructor({ machine, receiver, transmitter, lanes, ledgers }: Equipment) {
+    this.#machine = machine;
+    this.#receiver = receiver;
+    this.#transmitter = transmitter;
+    this.#lanes = lanes;
+    this.#ledgers = ledgers;
+    this.#pace = new Pace(machine.block);
+    this.#frameSize = machine.block.words[Word.FRAME_SIZE]!;
   }
 
   poll(nowMicros: number): number {
     this.#now = nowMicros;
-    const { machine, receiver, transmitter } = this.#equipment;
-    const done = transmitter.reap();
-    return done + receiver.drain(machine.batch, this) + this.#send(nowMicros, machine.batch);
+    const { batch } = this.#machine;
+    const done = this.#transmitter.reap();
+    return done + this.#receiver.drain(batch, this) + this.#send(nowMicros, batch);
   }
 
   dueIn(nowMicros: number): number {
@@ -29,20 +41,21 @@ export class Traffic implements Program, FrameConsumer {
   }
 
   get waitsForRoom(): boolean {
-    const { lanes, machine } = this.#equipment;
-    return lanes.room(machine.index) === 0;
+    return this.#lanes.room(this.#machine.index) === 0;
   }
 
   frame(offset: number, length: number): void {
-    const { ledgers, machine } = this.#equipment;
-    ledgers.account(machine.area, offset, length, this.#now, machine.index);
+    const { area, index } = this.#machine;
+    this.#ledgers.account(area, offset, length, this.#now, index);
   }
 
   #send(nowMicros: number, batch: number): number {
-    const { machine, lanes } = this.#equipment;
+    const owed = this.#pace.due(nowMicros, batch);
+    if (owed === 0) return 0;
+    const machine = this.#machine;
     const { area, block, index, flow } = machine;
-    const due = Math.min(this.#pace.due(nowMicros, batch), lanes.room(index));
-    const transmitter = lanes.transmitter(index);
+    const due = Math.min(owed, this.#lanes.room(index));
+    const transmitter = this.#lanes.transmitter(index);
     for (let sent = 0; sent < due; sent++) {
       const { next } = transmitter;
       // Another flow was sent from this buffer last.

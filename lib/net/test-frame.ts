@@ -215,8 +215,13 @@ function seal(area: FrameArea, offset: number, length: number, body: number): vo
 }
 
 function checksum(u8: Uint8Array, offset: number, length: number, body: number): number {
-  const before = isChecksummed(u8, offset, body)
-    ? crc32(u8, body, AT_CRC, crc32(u8, offset, body - UDP_CHECKSUM_BYTES - offset))
-    : crc32(u8, offset, body + AT_CRC - offset);
-  return crc32(u8, body + AT_FILLING, offset + length - body - AT_FILLING, before);
+  if (isChecksummed(u8, offset, body)) return checksumWithoutUdp(u8, offset, length, body);
+  const filling = body + AT_FILLING;
+  return crc32(u8, filling, offset + length - filling, crc32(u8, offset, body + AT_CRC - offset));
+}
+
+function checksumWithoutUdp(u8: Uint8Array, offset: number, length: number, body: number): number {
+  const filling = body + AT_FILLING;
+  const before = crc32(u8, offset, body - UDP_CHECKSUM_BYTES - offset);
+  return crc32(u8, filling, offset + length - filling, crc32(u8, body, AT_CRC, before));
 }
