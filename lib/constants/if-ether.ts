@@ -4,6 +4,8 @@
 export const ETH_ALEN = 6;
 /** Destination, source, EtherType. */
 export const ETH_HLEN = 14;
+/** What a VLAN tag adds between the addresses and the EtherType (include/linux/if_vlan.h). */
+export const VLAN_HLEN = 4;
 /** Shortest frame. */
 export const ETH_ZLEN = 60;
 /** Largest payload and frame without jumbo frames. */

@@ -1,6 +1,6 @@
 /**
- * The page of guest memory from which a guest is found again: what it runs, with which parameters, where its parts lie, how far it is.
- * Little-endian; the address is a multiple of 4,096.
+ * The page of guest memory from which a queue pair of a guest is found again: what it runs, with which parameters, where its parts lie, how
+ * far it is. The first pair's says how many there are and where the others' blocks lie. Little-endian; the address is a multiple of 4,096.
  *
  *     offset  type      field
  *     0       u32       magic, 'VHGB'
@@ -16,7 +16,7 @@ import { PAGE_SIZE } from '../memory/address';
 import { bytesAt, f64At, type RingMemory, u32At, type WriteLog } from '../virtqueue/ring-memory';
 
 const MAGIC = 0x42474856;
-const VERSION = 1;
+const VERSION = 2;
 
 export const BOOT_BLOCK_BYTES = PAGE_SIZE;
 /** How much of the page is in use. */
@@ -35,22 +35,26 @@ export const Word = {
   BATCH: 10,
   LEDGER_BYTES: 11,
   SCRATCH_BYTES: 12,
-  /** 1: headers have descriptors of their own; 2: MRG_RXBUF. */
+  /** 1: headers have descriptors of their own; 2: MRG_RXBUF; 4: UDP frames. */
   FLAGS: 13,
+  /** In the first block: of the guest, and of these, how many may send. */
+  PAIRS: 14,
+  ACTIVE_PAIRS: 15,
 } as const;
 
 export const SEPARATE_HEADER = 1;
 export const MERGED_BUFFERS = 2;
+export const UDP_FRAMES = 4;
 
 /** Indexes of f64, from offset 96. */
 export const Field = {
   RX_STATE: 0,
   TX_STATE: 1,
   LEDGER: 2,
-  /** Receive buffers, transmit buffers, scratch buffer. */
+  /** Receive buffers, transmit buffers, scratch buffer of the pair. */
   BUFFERS: 3,
   CONTROL_END: 4,
-  /** Frames a second; 0 sends nothing. */
+  /** Frames a second of the flow; 0 sends nothing. */
   RATE: 5,
   /** Frames that may be made up for at once after a delay. */
   BURST: 6,
@@ -60,7 +64,7 @@ export const Field = {
   TOKENS: 8,
   /** When TOKENS was computed, CLOCK_MONOTONIC microseconds; -1 before. */
   REFILLED: 9,
-  /** Frames made available; the next sequence. */
+  /** Frames made available on the pair, of whichever flow. */
   SENT: 10,
   /** Of these, those that the device has used. */
   SENT_DONE: 11,
@@ -70,6 +74,12 @@ export const Field = {
   MALFORMED: 14,
   /** Frames an echo did not send back: corrupted, addressed to a group, too long. */
   NOT_ECHOED: 15,
+  /** Next sequence of the pair's flow. */
+  SEQUENCE: 16,
+  /** Number of the pair on whose transmit queue the flow is sent. */
+  LANE: 17,
+  /** Bytes from one pair's block to the next one's. */
+  STRIDE: 18,
 } as const;
 
 const FEATURES_WORD = 16;

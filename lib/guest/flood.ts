@@ -3,7 +3,7 @@
  * entry to write. A device that is looked at after every frame spends its time on the cache lines of the ring, so a batch is waited for,
  * though not for long.
  */
-import type { SplitDriver } from '../virtqueue/split-driver';
+import type { DriverQueue } from '../virtqueue/driver-queue';
 import type { BootBlock } from './boot-block';
 import type { Program } from './program';
 
@@ -11,7 +11,7 @@ import type { Program } from './program';
 const PATIENCE = 50;
 
 export class Flood implements Program {
-  readonly #queue: SplitDriver;
+  readonly #queue: DriverQueue;
   readonly #block: BootBlock;
   readonly #counter: number;
   readonly #batch: number;
@@ -19,7 +19,7 @@ export class Flood implements Program {
   #last = Number.NEGATIVE_INFINITY;
 
   /** `counter` is the field of the boot block that counts the frames the device has used. */
-  constructor(queue: SplitDriver, block: BootBlock, counter: number, batch: number) {
+  constructor(queue: DriverQueue, block: BootBlock, counter: number, batch: number) {
     this.#queue = queue;
     this.#block = block;
     this.#counter = counter;

@@ -3,7 +3,7 @@
  * guest wants to do something by itself, and stands still for a migration.
  */
 import type { QueueNotifiers } from '../backend/backend';
-import { VhostError } from '../errors';
+import { invalidArgument, VhostError } from '../errors';
 import type { EventFdWatch } from '../host/event-fd';
 import type { GuestWriteLog } from '../memory/dirty-log';
 import type { MigratableGuest } from '../migration/options';
@@ -16,6 +16,7 @@ const POLLS_PER_TURN = 16;
 const SHORTEST_SLEEP_MS = 1;
 
 export interface GuestDevice {
+  /** By queue. Those behind the guest's queue pairs, such as a control queue's, are left to others. */
   readonly notifiers: readonly QueueNotifiers[];
 }
 
@@ -31,7 +32,12 @@ export class GuestRunner implements MigratableGuest {
   /** A ring that the device broke: the guest stands still, as a driver would. */
   #failure: unknown = null;
 
+  /** Throws VHOST_ERR_INVALID_ARGUMENT for a device with fewer queues than the guest has. */
   constructor(guest: Guest, device: GuestDevice, log: GuestWriteLog) {
+    const queues = 2 * guest.pairs;
+    if (device.notifiers.length < queues) {
+      throw invalidArgument(`a device with ${device.notifiers.length} queues`, `the guest has ${queues}`);
+    }
     this.guest = guest;
     this.#device = device;
     this.dirtySource = log;
@@ -53,7 +59,8 @@ export class GuestRunner implements MigratableGuest {
     if (this.#failure !== null)
       throw new VhostError('VHOST_ERR_STATE', 'the guest met a broken ring', { cause: this.#failure });
     this.#running = true;
-    this.#watches = this.#device.notifiers.map(({ call }) => call.onSignal(() => this.#run()));
+    const notifiers = this.#device.notifiers.slice(0, 2 * this.guest.pairs);
+    this.#watches = notifiers.map(({ call }) => call.onSignal(() => this.#run()));
     this.#run();
   }
 

@@ -1,29 +1,36 @@
 /**
- * A guest without an operating system: a virtio-net driver and a small program, whose whole state lies in guest memory. `boot` writes it
- * there, `resume` goes on from there and from nothing else; between two calls of `poll` it stands still and can be copied.
+ * A guest without an operating system: a virtio-net driver and a small program on each of its queue pairs, whose whole state lies in guest
+ * memory. `boot` writes it there, `resume` goes on from there and from nothing else; between two calls of `poll` it stands still and can be
+ * copied.
  */
 import { VIRTIO_RING_F_INDIRECT_DESC } from '../constants/virtio-net';
-import { VhostError } from '../errors';
+import { invalidArgument, VhostError } from '../errors';
 import { formatMac } from '../net/ethernet';
 import { hasBit } from '../net/features';
 import type { FrameLedger } from '../observe/frame-ledger';
+import { LedgerSet } from '../observe/ledger-set';
 import type { NamedRange } from '../observe/page-audit';
+import type { DriverQueue } from '../virtqueue/driver-queue';
 import type { QueueState } from '../virtqueue/queue-state';
 import { NO_WRITE_LOG, type RingMemory, type WriteLog } from '../virtqueue/ring-memory';
-import type { SplitDriver } from '../virtqueue/split-driver';
-import { BOOT_BLOCK_BYTES, Field, MAC_AT, Word } from './boot-block';
+import { Field, MAC_AT, Word } from './boot-block';
+import { type GuestCounters, readCounters, sumCounters } from './counters';
 import { Echo } from './echo';
 import { Flood } from './flood';
+import { FloodTransmit } from './flood-transmit';
+import { Lanes } from './lanes';
 import { Machine } from './machine';
-import { GUEST_PROGRAMS, type GuestOptions, type GuestProgram, planGuest } from './options';
-import type { Program } from './program';
+import { GUEST_PROGRAMS, type GuestOptions, type GuestProgram } from './options';
+import { planGuest } from './plan';
+import type { Equipment, Program } from './program';
 import { Receiver } from './receive';
 import { Traffic } from './traffic';
 import { Transmitter } from './transmit';
 
+export type { GuestCounters } from './counters';
 export type { GuestOptions, GuestProgram } from './options';
 
-/** Queue numbers of a queue pair. */
+/** Queue numbers of the first queue pair; those of pair n are 2n higher. */
 export const RECEIVE_QUEUE = 0;
 export const TRANSMIT_QUEUE = 1;
 
@@ -35,30 +42,23 @@ export interface GuestSurroundings {
   onKick?: (queue: number) => void;
 }
 
-export interface GuestCounters {
-  /** Frames made available to the device, and of these used by it. */
-  sent: number;
-  sentDone: number;
-  /** Frames received, sound or not. */
-  received: number;
-  receivedBytes: number;
-  /** Shorter than a header or longer than their buffers. */
-  malformed: number;
-  notEchoed: number;
-}
-
 export class Guest {
   readonly program: GuestProgram;
+  /** Queue pairs: queue 2n receives, queue 2n + 1 transmits. */
+  readonly pairs: number;
   readonly mac: string;
   readonly features: bigint;
   /** Bytes of the virtio-net header. */
   readonly headerLength: number;
-  /** Accounts for what comes in. */
+  /** They account for what comes in, by flow. */
+  readonly ledgers: readonly FrameLedger[];
+  /** The first of them. */
   readonly ledger: FrameLedger;
   /** Set to hear when the device must be kicked. */
   onKick: (queue: number) => void;
-  readonly #machine: Machine;
-  readonly #running: Program;
+  readonly #machines: readonly Machine[];
+  readonly #programs: readonly Program[];
+  readonly #lanes: Lanes;
 
   /** Guest memory that a guest needs, in bytes from `gpa` on; of these, `buffers` lie elsewhere when `buffersGpa` says so. */
   static bytes(options: GuestOptions): { control: number; buffers: number } {
@@ -66,7 +66,10 @@ export class Guest {
     return { control: controlEnd - gpa, buffers: buffersBytes };
   }
 
-  /** Writes a new guest to memory, rings filled. Throws VHOST_ERR_INVALID_ARGUMENT, or what memory throws when it is too small. */
+  /**
+   * Writes a new guest to memory, rings filled. Throws VHOST_ERR_INVALID_ARGUMENT, VHOST_ERR_UNSUPPORTED for features it has no driver for,
+   * or what memory throws when it is too small.
+   */
   static boot(memory: RingMemory, options: GuestOptions, surroundings: GuestSurroundings = {}): Guest {
     const plan = planGuest(options);
     memory.regionOf(plan.gpa, plan.controlEnd - plan.gpa);
@@ -81,8 +84,8 @@ export class Guest {
     return new Guest(Machine.open(memory, gpa, surroundings.log ?? NO_WRITE_LOG), surroundings);
   }
 
-  private constructor(machine: Machine, { onKick = () => undefined }: GuestSurroundings) {
-    const { block, ledger, headerLength } = machine;
+  private constructor(machines: readonly Machine[], { onKick = () => undefined }: GuestSurroundings) {
+    const { block, headerLength } = machines[0]!;
     const program = GUEST_PROGRAMS[block.words[Word.PROGRAM]!];
     if (program === undefined) {
       throw new VhostError(
@@ -91,141 +94,181 @@ export class Guest {
       );
     }
     this.program = program;
+    this.pairs = machines.length;
     this.mac = formatMac(block.bytes, MAC_AT);
     this.features = block.features;
     this.headerLength = headerLength;
-    this.ledger = ledger;
+    this.ledgers = machines.map(({ ledger }) => ledger);
+    this.ledger = this.ledgers[0]!;
     this.onKick = onKick;
-    this.#machine = machine;
-    this.#running = this.#start(program);
-  }
-
-  #start(program: GuestProgram): Program {
-    const machine = this.#machine;
-    const { rx, tx, block, batch } = machine;
-    const receiver = new Receiver(machine);
-    const transmitter = new Transmitter(machine, hasBit(this.features, VIRTIO_RING_F_INDIRECT_DESC));
-    switch (program) {
-      case 'traffic':
-      case 'sink':
-        return new Traffic(machine, receiver, transmitter);
-      case 'echo':
-        return new Echo(machine, receiver, transmitter);
-      case 'flood-transmit':
-        return new Flood(tx, block, Field.SENT_DONE, batch);
-      case 'flood-receive':
-        return new Flood(rx, block, Field.RECEIVED, batch);
-    }
+    this.#machines = machines;
+    const indirect = hasBit(this.features, VIRTIO_RING_F_INDIRECT_DESC);
+    const transmitters = machines.map((machine) => new Transmitter(machine, indirect));
+    this.#lanes = new Lanes(machines, transmitters, !program.startsWith('flood'));
+    const ledgers = new LedgerSet(this.ledgers);
+    this.#programs = machines.map((machine, pair) =>
+      startProgram(program, {
+        machine,
+        receiver: new Receiver(machine),
+        transmitter: transmitters[pair]!,
+        lanes: this.#lanes,
+        ledgers,
+      }),
+    );
   }
 
   /** Receive buffers for everyone, frames for a flood. */
   #fill(): void {
-    const machine = this.#machine;
-    new Receiver(machine).fill();
-    if (this.program === 'flood-transmit') {
-      const length = machine.block.words[Word.FRAME_SIZE]!;
-      while (machine.post(machine.tx, machine.txBuffers + machine.tx.nextId * machine.txBufferSize, length, false));
-    }
+    for (const machine of this.#machines) new Receiver(machine).fill();
+    for (const program of this.#programs) if (program instanceof FloodTransmit) program.fill();
     this.#publish();
   }
 
   /**
-   * Does what there is to do, at most a batch each way, and answers how much it was: call again until 0. `nowMicros` is CLOCK_MONOTONIC.
-   * Throws VHOST_ERR_RING when the device broke a ring.
+   * Does what there is to do, at most a batch each way on each pair, and answers how much it was: call again until 0. `nowMicros` is
+   * CLOCK_MONOTONIC. Throws VHOST_ERR_RING when the device broke a ring.
    */
   poll(nowMicros: number): number {
-    const work = this.#running.poll(nowMicros);
+    const programs = this.#programs;
+    let work = 0;
+    for (let pair = 0; pair < programs.length; pair++) work += programs[pair]!.poll(nowMicros);
     // What a poll without work writes, a token bucket that begins or is refilled while the ring is full, marks itself (Pace).
     if (work > 0) {
-      this.#machine.block.mark();
+      this.#lanes.settle();
+      // A program may have sent on the queue of another pair.
+      const machines = this.#machines;
+      for (let pair = 0; pair < machines.length; pair++) machines[pair]!.block.mark();
       this.#publish();
     }
     return work;
   }
 
   #publish(): void {
-    if (this.#machine.rx.publish()) this.onKick(RECEIVE_QUEUE);
-    if (this.#machine.tx.publish()) this.onKick(TRANSMIT_QUEUE);
+    const machines = this.#machines;
+    for (let pair = 0; pair < machines.length; pair++) {
+      const { rx, tx } = machines[pair]!;
+      if (rx.publish()) this.onKick(2 * pair + RECEIVE_QUEUE);
+      if (tx.publish()) this.onKick(2 * pair + TRANSMIT_QUEUE);
+    }
   }
 
   /**
    * Asks the device to call when there is something to do, to sleep on the call eventfds. Answers whether something came meanwhile: then
-   * poll before sleeping. Transmitted frames are worth a call only while the program waits for room.
+   * poll before sleeping. Transmitted frames are worth a call only while a program waits for room.
    */
   armInterrupts(): boolean {
-    const { rx, tx } = this.#machine;
-    const receives = arm(rx, this.program !== 'flood-transmit');
-    const transmits = arm(tx, this.program !== 'flood-receive' && this.#running.waitsForRoom);
-    return receives || transmits;
+    let came = false;
+    for (const { index, rx, tx } of this.#machines) {
+      if (arm(rx, this.program !== 'flood-transmit')) came = true;
+      if (arm(tx, this.program !== 'flood-receive' && this.#waitsForRoom(index))) came = true;
+    }
+    return came;
+  }
+
+  #waitsForRoom(pair: number): boolean {
+    return this.#programs.some((program, flow) => this.#lanes.of(flow) === pair && program.waitsForRoom);
   }
 
   /** Asks the device not to call: somebody polls. */
   disarmInterrupts(): void {
-    this.#machine.rx.disableCalls();
-    this.#machine.tx.disableCalls();
+    for (const { rx, tx } of this.#machines) {
+      rx.disableCalls();
+      tx.disableCalls();
+    }
   }
 
-  /** Microseconds until the program has something to do by itself; Infinity when it only reacts. */
+  /** Microseconds until a program has something to do by itself; Infinity when they only react. */
   dueIn(nowMicros: number): number {
-    return this.#running.dueIn(nowMicros);
+    let due = Number.POSITIVE_INFINITY;
+    for (const program of this.#programs) due = Math.min(due, program.dueIn(nowMicros));
+    return due;
   }
 
-  /** The queues for a device to start with: receive, transmit. While no device runs, and after one has stopped in good order. */
+  /** How many pairs, the first ones, may send. */
+  get activePairs(): number {
+    return this.#lanes.active;
+  }
+
+  /**
+   * The driver has told the device, or is about to, how many pairs it uses. Flow k goes on on pair k modulo as many when pair k is not among
+   * them, once the frames on their way on the queue it leaves were used: until `settled`, queues that are to be disabled must still be
+   * served. All receive queues keep their buffers. Throws VHOST_ERR_INVALID_ARGUMENT unless 1 to `pairs`.
+   */
+  set activePairs(count: number) {
+    if (!Number.isInteger(count) || count < 1 || count > this.pairs) {
+      throw invalidArgument(`${count} active queue pairs`, `1 to ${this.pairs}`);
+    }
+    this.#lanes.active = count;
+  }
+
+  /** Every flow is on a pair it belongs to, and pairs that are not active have no frames on their way. */
+  get settled(): boolean {
+    return this.#lanes.settled;
+  }
+
+  /** The queues for a device to start with, in its order: rx0, tx0, rx1, tx1. While no device runs, and after one has stopped in good order. */
   get queues(): QueueState[] {
-    return [this.#machine.rx.queueState(), this.#machine.tx.queueState()];
+    return this.#machines.flatMap(({ rx, tx }) => [rx.queueState(), tx.queueState()]);
   }
 
   get gpa(): number {
-    return this.#machine.block.gpa;
+    return this.#machines[0]!.block.gpa;
   }
 
+  /** Of all pairs together. */
   get counters(): GuestCounters {
-    const { fields } = this.#machine.block;
-    const { tx } = this.#machine;
-    const flood = this.program === 'flood-transmit';
-    return {
-      sent: flood ? fields[Field.SENT_DONE]! + tx.inFlight : fields[Field.SENT]!,
-      sentDone: fields[Field.SENT_DONE]!,
-      received: fields[Field.RECEIVED]!,
-      receivedBytes: fields[Field.RECEIVED_BYTES]!,
-      malformed: fields[Field.MALFORMED]!,
-      notEchoed: fields[Field.NOT_ECHOED]!,
-    };
+    return sumCounters(this.#machines.map((_, pair) => this.countersOf(pair)));
   }
 
-  /** Frames made available to the device so far. */
+  countersOf(pair: number): GuestCounters {
+    const { block, tx } = this.#machines[pair]!;
+    return readCounters(block, this.program === 'flood-transmit' ? tx.inFlight : null);
+  }
+
+  /** Frames made available to the device so far, of all flows. */
   get sent(): number {
     return this.counters.sent;
   }
 
-  /** Frames a second from now on; 0 to fall silent. Only `traffic` has a rate. */
+  /** Frames of the `index`th flow made available so far, on whichever pair; of a flood, which has no flows, those of the pair. */
+  sentOf(index: number): number {
+    if (this.program.startsWith('flood')) return this.countersOf(index).sent;
+    return this.#machines[index]!.block.fields[Field.SEQUENCE]!;
+  }
+
+  /** Frames a second from now on, of all flows together; 0 to fall silent. Only `traffic` has a rate. */
   setRate(framesPerSecond: number): void {
-    const { block } = this.#machine;
-    block.fields[Field.RATE] = Math.max(0, framesPerSecond);
-    block.fields[Field.TOKENS] = 0;
-    block.fields[Field.REFILLED] = -1;
-    block.mark();
+    for (const { block } of this.#machines) {
+      block.fields[Field.RATE] = Math.max(0, framesPerSecond) / this.pairs;
+      block.fields[Field.TOKENS] = 0;
+      block.fields[Field.REFILLED] = -1;
+      block.mark();
+    }
   }
 
   /** What lies where in guest memory, to name a page that differs. */
   get ranges(): NamedRange[] {
-    const { block, rx, tx, ledger, areaGpa, txBuffers, scratch, scratchBytes } = this.#machine;
-    const { fields, words } = block;
-    const ledgerBytes = words[Word.LEDGER_BYTES]!;
-    return [
-      { name: 'boot block', gpa: block.gpa, length: BOOT_BLOCK_BYTES },
-      ...rx.ranges('receive'),
-      ...tx.ranges('transmit'),
-      { name: `ledger of flow ${ledger.flow}`, gpa: fields[Field.LEDGER]!, length: ledgerBytes },
-      { name: 'receive buffers', gpa: areaGpa, length: txBuffers },
-      { name: 'transmit buffers', gpa: areaGpa + txBuffers, length: scratch - txBuffers },
-      { name: 'scratch buffer', gpa: areaGpa + scratch, length: scratchBytes },
-    ];
+    return this.#machines.flatMap((machine) => machine.ranges(this.pairs > 1 ? `pair ${machine.index} ` : ''));
   }
 }
 
-function arm(queue: SplitDriver, on: boolean): boolean {
+function arm(queue: DriverQueue, on: boolean): boolean {
   if (on) return queue.enableCalls();
   queue.disableCalls();
   return false;
+}
+
+function startProgram(program: GuestProgram, equipment: Equipment): Program {
+  const { machine } = equipment;
+  switch (program) {
+    case 'traffic':
+    case 'sink':
+      return new Traffic(equipment);
+    case 'echo':
+      return new Echo(equipment);
+    case 'flood-transmit':
+      return new FloodTransmit(equipment);
+    case 'flood-receive':
+      return new Flood(machine.rx, machine.block, Field.RECEIVED, machine.batch);
+  }
 }

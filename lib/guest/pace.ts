@@ -1,4 +1,4 @@
-/** A token bucket in the boot block: how many frames are due. */
+/** A token bucket in the boot block: how many frames of the pair's flow are due. */
 import { type BootBlock, Field } from './boot-block';
 
 const MICROS = 1e6;
@@ -28,7 +28,7 @@ export class Pace {
     fields[Field.REFILLED] = nowMicros;
     this.#block.mark();
     const limit = fields[Field.LIMIT]!;
-    const left = limit === 0 ? most : Math.min(most, limit - fields[Field.SENT]!);
+    const left = limit === 0 ? most : Math.min(most, limit - fields[Field.SEQUENCE]!);
     return Math.min(left, Math.floor(tokens));
   }
 
@@ -43,7 +43,7 @@ export class Pace {
     const fields = this.#fields;
     const rate = fields[Field.RATE]!;
     const limit = fields[Field.LIMIT]!;
-    if (rate === 0 || (limit !== 0 && fields[Field.SENT]! >= limit)) return Number.POSITIVE_INFINITY;
+    if (rate === 0 || (limit !== 0 && fields[Field.SEQUENCE]! >= limit)) return Number.POSITIVE_INFINITY;
     if (fields[Field.REFILLED]! < 0) return 0;
     return Math.max(0, ((1 - this.#tokens(nowMicros)) * MICROS) / rate);
   }

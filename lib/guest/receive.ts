@@ -18,19 +18,19 @@ export class Receiver {
 
   /** Makes every free buffer available. Answers how many. */
   fill(): number {
-    const { rx, rxBufferSize, headerLength } = this.#machine;
+    const { rx, rxBuffers, rxBufferSize, headerLength } = this.#machine;
     let count = 0;
-    while (this.#machine.post(rx, rx.nextId * rxBufferSize, rxBufferSize - headerLength, true)) count++;
+    while (this.#machine.post(rx, rxBuffers + rx.nextId * rxBufferSize, rxBufferSize - headerLength, true)) count++;
     return count;
   }
 
   /** Hands up to `most` frames to the consumer, then makes their buffers available again. Answers how many buffers that were. */
   drain(most: number, consumer: FrameConsumer): number {
-    const { rx, area, merged, rxBufferSize, headerLength, block } = this.#machine;
+    const { rx, area, merged, rxBuffers, rxBufferSize, headerLength, block } = this.#machine;
     const pending = rx.pending();
     let taken = 0;
     for (let frames = 0; taken < pending && frames < most; frames++) {
-      const offset = rx.usedId(taken) * rxBufferSize;
+      const offset = rxBuffers + rx.usedId(taken) * rxBufferSize;
       const buffers = merged ? area.view.getUint16(offset + HDR_NUM_BUFFERS, true) : 1;
       if (buffers > 1) {
         this.#merge(taken, buffers, pending, consumer);
@@ -52,14 +52,14 @@ export class Receiver {
   /** All buffers of a frame are used at once (virtio 1.4 section 5.1.6.4): fewer than it claims is the device's fault. */
   #merge(first: number, buffers: number, pending: number, consumer: FrameConsumer): void {
     const machine = this.#machine;
-    const { rx, area, rxBufferSize, headerLength, scratch, scratchBytes, block } = machine;
+    const { rx, area, rxBuffers, rxBufferSize, headerLength, scratch, scratchBytes, block } = machine;
     if (first + buffers > pending) {
       throw new VhostError('VHOST_ERR_RING', `a frame of ${buffers} merged buffers, ${pending - first} of them used`);
     }
     let total = 0;
     let sound = true;
     for (let index = 0; index < buffers; index++) {
-      const offset = rx.usedId(first + index) * rxBufferSize;
+      const offset = rxBuffers + rx.usedId(first + index) * rxBufferSize;
       const length = rx.usedLength(first + index);
       const skip = index === 0 ? headerLength : 0;
       const end = total + length - skip;

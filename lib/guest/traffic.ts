@@ -1,9 +1,11 @@
-/** Sends numbered frames at a rate and accounts for what comes in; without a rate it is a sink. */
-import { stampFrame } from '../net/test-frame';
+/** Sends the numbered frames of its pair's flow at a rate and accounts for what comes in on its pair; without a rate it is a sink. */
+import { frameFlow, stampFrame } from '../net/test-frame';
+import type { LedgerSet } from '../observe/ledger-set';
 import { Field, Word } from './boot-block';
+import type { Lanes } from './lanes';
 import type { Machine } from './machine';
 import { Pace } from './pace';
-import type { Program } from './program';
+import type { Equipment, Program } from './program';
 import type { FrameConsumer, Receiver } from './receive';
 import type { Transmitter } from './transmit';
 
@@ -11,14 +13,18 @@ export class Traffic implements Program, FrameConsumer {
   readonly #machine: Machine;
   readonly #receiver: Receiver;
   readonly #transmitter: Transmitter;
+  readonly #lanes: Lanes;
+  readonly #ledgers: LedgerSet;
   readonly #pace: Pace;
   readonly #frameSize: number;
   #now = 0;
 
-  constructor(machine: Machine, receiver: Receiver, transmitter: Transmitter) {
+  constructor({ machine, receiver, transmitter, lanes, ledgers }: Equipment) {
     this.#machine = machine;
     this.#receiver = receiver;
     this.#transmitter = transmitter;
+    this.#lanes = lanes;
+    this.#ledgers = ledgers;
     this.#pace = new Pace(machine.block);
     this.#frameSize = machine.block.words[Word.FRAME_SIZE]!;
   }
@@ -35,19 +41,27 @@ export class Traffic implements Program, FrameConsumer {
   }
 
   get waitsForRoom(): boolean {
-    return this.#transmitter.room === 0;
+    return this.#lanes.room(this.#machine.index) === 0;
   }
 
   frame(offset: number, length: number): void {
-    this.#machine.ledger.account(this.#machine.area, offset, length, this.#now);
+    const { area, index } = this.#machine;
+    this.#ledgers.account(area, offset, length, this.#now, index);
   }
 
   #send(nowMicros: number, batch: number): number {
-    const { area, block } = this.#machine;
-    const transmitter = this.#transmitter;
-    const due = Math.min(this.#pace.due(nowMicros, batch), transmitter.room);
+    const owed = this.#pace.due(nowMicros, batch);
+    if (owed === 0) return 0;
+    const machine = this.#machine;
+    const { area, block, index, flow } = machine;
+    const due = Math.min(owed, this.#lanes.room(index));
+    const transmitter = this.#lanes.transmitter(index);
     for (let sent = 0; sent < due; sent++) {
-      stampFrame(area, transmitter.next, block.fields[Field.SENT]!, nowMicros);
+      const { next } = transmitter;
+      // Another flow was sent from this buffer last.
+      if (frameFlow(area, next) !== flow) machine.prepare(next);
+      stampFrame(area, next, block.fields[Field.SEQUENCE]!, nowMicros);
+      block.fields[Field.SEQUENCE]! += 1;
       transmitter.send(this.#frameSize);
     }
     if (due > 0) this.#pace.spend(due);

@@ -1,4 +1,4 @@
-/** The transmit queue of a guest: one buffer for each descriptor, so a frame is written where its descriptor will point. */
+/** The transmit queue of a pair: one buffer for each descriptor, so a frame is written where its descriptor will point. */
 import { Field } from './boot-block';
 import type { Machine } from './machine';
 
@@ -15,6 +15,11 @@ export class Transmitter {
   /** Frames that can be sent now. */
   get room(): number {
     return Math.floor(this.#machine.tx.free / this.#taken);
+  }
+
+  /** The device has used everything, and what it used was taken back. */
+  get empty(): boolean {
+    return this.#machine.tx.inFlight === 0;
   }
 
   /** Longest frame. */
@@ -35,6 +40,15 @@ export class Transmitter {
     machine.post(machine.tx, offset, length, false);
     machine.mark(offset, machine.headerLength + length);
     machine.block.fields[Field.SENT]! += 1;
+  }
+
+  /** Makes the frames that were prepared in the free buffers available, `length` bytes each. Answers how many. */
+  fill(length: number): number {
+    const machine = this.#machine;
+    const { tx, txBuffers, txBufferSize } = machine;
+    let count = 0;
+    while (machine.post(tx, txBuffers + tx.nextId * txBufferSize, length, false)) count++;
+    return count;
   }
 
   /** Frees what the device has sent. Answers how many frames. */
