@@ -103,6 +103,8 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
     this.#throwIfClosed();
     if (this.#device !== null) throw new VhostError('VHOST_ERR_STATE', 'the backend runs already');
     this.#unprepare();
+    // Taps of newer kernels carry more than is taken for granted.
+    if ((device.features & ~this.#offered) !== 0n) await this.probe();
     this.requireFeatures(device.features);
     this.#taps.requireQueues(device);
     try {

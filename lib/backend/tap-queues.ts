@@ -3,7 +3,7 @@
  * done here, on the tap, so that it holds on every data path alike and stays while one replaces another.
  */
 import { TUN_F_CSUM } from '../constants/if-tun';
-import { invalidArgument } from '../errors';
+import { invalidArgument, VhostError } from '../errors';
 import type { Tap } from '../host/tap';
 import { headerLength } from '../net/header';
 import { filtersNothing } from '../net/receive-filter';
@@ -127,6 +127,21 @@ export class TapQueues {
   async #park(tap: Tap, parked: boolean): Promise<void> {
     if (tap.parked === parked || !tap.multiQueue) return;
     await tap.setQueue(parked ? 'detach' : 'attach');
+    if (!parked && tap.parked) await this.#useFiltered(tap);
+  }
+
+  /**
+   * A tap that has a program answers that it took a parked queue back, gives it the program and leaves it parked (drivers/net/tun.c,
+   * tun_attach). It takes it back when it believes that it has none: an attempt to attach an empty one makes it forget, and every queue
+   * keeps what it has meanwhile.
+   */
+  async #useFiltered(tap: Tap): Promise<void> {
+    const first = this.taps[0]!;
+    const program = first.attachedFilter;
+    await first.forgetFilter();
+    await tap.setQueue('attach');
+    if (program !== null) await first.attachFilter(program);
+    if (tap.parked) throw new VhostError('VHOST_ERR_STATE', `a queue of tap ${tap.name} could not be taken back`);
   }
 }
 

@@ -137,7 +137,6 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
         throw new VhostError('VHOST_ERR_INCOMPATIBLE', `device properties differ: ${differences.join('; ')}`);
       }
     }
-    parts.backend.requireFeatures(state.features);
     const device = new VirtioNetDevice(parts, { properties: state.properties, offered: state.offered });
     device.#life.adopt(state);
     device.#linkUp = state.config.linkUp;
@@ -364,7 +363,6 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
 
   async #start(): Promise<void> {
     this.#throwIfClosed();
-    this.#backend.requireFeatures(this.#life.features);
     await this.#backend.start(this.#life);
     this.#control.start(this.#life);
   }
@@ -390,6 +388,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
       this.#throwIfClosed();
       const life = this.#life;
       if (next === this.#backend) throw new VhostError('VHOST_ERR_INVALID_ARGUMENT', 'that backend serves it already');
+      await next.probe();
       next.requireFeatures(life.features);
       const from = this.#backend;
       const receipt = await switchOver(life, from, next, this.#log?.current ?? null);

@@ -87,7 +87,7 @@ export class Machine {
     buffers: Buffers,
     log: WriteLog,
   ) {
-    const { words, fields, features } = block;
+    const { words, fields } = block;
     const lane = fields[Field.LANE]!;
     const at = fields[Field.BUFFERS]! - buffers.gpa;
     if (!Number.isInteger(lane) || lane < 0 || lane >= pairs || at !== index * bufferBytes(block)) {
@@ -96,8 +96,8 @@ export class Machine {
     this.index = index;
     this.block = block;
     this.log = log;
-    this.rx = attachQueue(memory, features, fields[Field.RX_STATE]!, log);
-    this.tx = attachQueue(memory, features, fields[Field.TX_STATE]!, log);
+    this.rx = attachQueue(memory, fields[Field.RX_STATE]!, log);
+    this.tx = attachQueue(memory, fields[Field.TX_STATE]!, log);
     const ledgerGpa = fields[Field.LEDGER]!;
     this.ledger = FrameLedger.open(bytesAt(memory, ledgerGpa, words[Word.LEDGER_BYTES]!), { log, gpa: ledgerGpa });
     this.headerLength = words[Word.HEADER_LENGTH]!;

@@ -49,7 +49,6 @@ export class Tap {
   #closed = false;
   #offload: number | null = null;
   #program: Uint8Array | null = null;
-  #parked = false;
 
   private constructor(handle: FdHandle, netns: string | null, netnsHandle: FdHandle | null, observed: Observed) {
     this.handle = handle;
@@ -278,6 +277,15 @@ export class Tap {
     return this.#program;
   }
 
+  /** Makes the kernel believe that there is no program, although every queue keeps the one it has: see `setQueue`. */
+  async forgetFilter(): Promise<void> {
+    try {
+      await this.attachFilter(new Uint8Array(0));
+    } catch (error) {
+      if (!(error instanceof VhostError && error.code === 'EINVAL')) throw error;
+    }
+  }
+
   async detachFilter(): Promise<void> {
     await this.#call('TUNDETACHFILTER', {}, () => this.#native.tunDetachFilter(this.handle));
     this.#program = null;
@@ -313,12 +321,11 @@ export class Tap {
     await this.#call('TUNSETQUEUE', { state }, () =>
       this.#native.tunSetQueue(this.handle, state === 'attach' ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE),
     );
-    this.#parked = state === 'detach';
   }
 
-  /** Whether `setQueue` of this object has parked the queue. */
+  /** Whether this queue of a multiqueue tap is parked, as the kernel has it. */
   get parked(): boolean {
-    return this.#parked;
+    return (this.flags & IFF_DETACH_QUEUE) !== 0;
   }
 
   /** Bytes of frames from the guest that may wait in the host. Anything below 2^31 - 1 makes vhost transmit frame by frame. */

@@ -2,13 +2,14 @@
 import { VIRTIO_NET_F_MRG_RXBUF, VIRTIO_RING_F_EVENT_IDX } from '../../lib/constants/virtio-net';
 import { hasBit } from '../../lib/net/features';
 import { HDR_NUM_BUFFERS, headerLength } from '../../lib/net/header';
+import type { DeviceQueue } from '../../lib/virtqueue/device-queue';
+import { openDeviceQueue } from '../../lib/virtqueue/open-queue';
 import type { QueueState } from '../../lib/virtqueue/queue-state';
 import type { RingMemory, WriteLog } from '../../lib/virtqueue/ring-memory';
-import { SplitDevice } from '../../lib/virtqueue/split-device';
 
 export class WireDevice {
-  readonly rx: SplitDevice;
-  readonly tx: SplitDevice;
+  readonly rx: DeviceQueue;
+  readonly tx: DeviceQueue;
   /** Calls that the guest had to be given. */
   rxCalls = 0;
   txCalls = 0;
@@ -17,8 +18,8 @@ export class WireDevice {
 
   constructor(memory: RingMemory, queues: readonly QueueState[], features: bigint, log?: WriteLog) {
     const options = { eventIdx: hasBit(features, VIRTIO_RING_F_EVENT_IDX), ...(log === undefined ? {} : { log }) };
-    this.rx = new SplitDevice(memory, queues[0]!, options);
-    this.tx = new SplitDevice(memory, queues[1]!, options);
+    this.rx = openDeviceQueue(memory, queues[0]!, options);
+    this.tx = openDeviceQueue(memory, queues[1]!, options);
     this.#header = headerLength(features);
     this.#merged = hasBit(features, VIRTIO_NET_F_MRG_RXBUF);
   }

@@ -1,0 +1,201 @@
+/**
+ * A device behind virtio-mmio registers on the queues of one tap, a driver that finds it there and boots a guest on it, and a station on
+ * the other side of a bridge that talks with the guest: natively or in the VM.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Backend } from '../../lib/backend/backend';
+import { EmulatedBackend } from '../../lib/backend/emulated';
+import { VhostKernelBackend } from '../../lib/backend/vhost-kernel';
+import { VirtioMmio, type VirtioMmioOptions } from '../../lib/device/virtio-mmio';
+import { type OfferOptions, VirtioNetDevice } from '../../lib/device/virtio-net-device';
+import { GuestRunner } from '../../lib/guest/guest-runner';
+import { NetDriver, type NetDriverOptions } from '../../lib/guest/net-driver';
+import { Netns } from '../../lib/host/netns';
+import { Tap } from '../../lib/host/tap';
+import { PAGE_SIZE } from '../../lib/memory/address';
+import { GuestWriteLog } from '../../lib/memory/dirty-log';
+import { GuestMemory } from '../../lib/memory/guest-memory';
+import type { LedgerReport } from '../../lib/observe/frame-ledger';
+import { sumReports } from '../../lib/observe/ledger-set';
+import { Station } from '../../lib/observe/station';
+import type { FaultPlan } from '../../lib/trace/fault-plan';
+import { Trace } from '../../lib/trace/trace';
+
+export type PathKind = 'emulated' | 'vhost-kernel';
+
+export const GUEST_MAC = '02:00:00:00:00:02';
+export const STATION_MAC = '02:00:00:00:00:01';
+const BOOT_GPA = 0x10_0000;
+const MEMORY = 64 * 1024 * 1024;
+const TO_NETWORK = 1;
+const TO_GUEST = 101;
+/** All that is offered. */
+export const EVERYTHING = (1n << 128n) - 1n;
+
+export interface DeviceRigOptions {
+  kind?: PathKind;
+  /** Queue pairs of the device. */
+  pairs?: number;
+  /** Frames a second each way, over all flows. */
+  rate?: number;
+  frameSize?: number;
+  device?: Partial<OfferOptions>;
+  mmio?: VirtioMmioOptions;
+  faults?: FaultPlan;
+}
+
+export class DeviceRig {
+  readonly netns: Netns;
+  readonly taps: readonly Tap[];
+  readonly station: Station;
+  readonly memory: GuestMemory;
+  readonly device: VirtioNetDevice;
+  readonly mmio: VirtioMmio;
+  readonly trace: Trace;
+  readonly options: DeviceRigOptions;
+  readonly violations: string[] = [];
+  readonly broken: string[] = [];
+  driver!: NetDriver;
+  runner!: GuestRunner;
+  readonly #backends: Backend[];
+
+  private constructor(parts: {
+    netns: Netns;
+    taps: readonly Tap[];
+    station: Station;
+    memory: GuestMemory;
+    device: VirtioNetDevice;
+    backend: Backend;
+    trace: Trace;
+    options: DeviceRigOptions;
+  }) {
+    this.netns = parts.netns;
+    this.taps = parts.taps;
+    this.station = parts.station;
+    this.memory = parts.memory;
+    this.device = parts.device;
+    this.trace = parts.trace;
+    this.options = parts.options;
+    this.#backends = [parts.backend];
+    this.device.on('violation', (what) => this.violations.push(what));
+    this.device.on('needsReset', (why) => this.broken.push(why));
+    this.mmio = new VirtioMmio(this.device, parts.options.mmio ?? { watchCalls: false });
+  }
+
+  static async create(options: DeviceRigOptions = {}): Promise<DeviceRig> {
+    const { kind = 'emulated', pairs = 1, rate = 2000, frameSize = 128, faults } = options;
+    const netns = await Netns.create();
+    await netns.addBridge('br0');
+    const open = { name: 'dev0', netns: netns.path };
+    const taps = pairs === 1 ? [await Tap.open(open)] : await Tap.openQueues(pairs, open);
+    const station = await Station.open({
+      netns: netns.path,
+      name: 'station',
+      mac: STATION_MAC,
+      peerMac: GUEST_MAC,
+      sends: TO_GUEST,
+      receives: TO_NETWORK,
+      flows: pairs,
+      rate,
+      frameSize,
+      capacity: 1 << 18,
+    });
+    await netns.attach('br0', 'dev0');
+    await netns.attach('br0', 'station');
+    const memory = GuestMemory.create([{ gpa: 0, size: MEMORY }]);
+    const trace = new Trace({ capacity: 20_000 });
+    const backend = makeBackend(kind, taps, trace, faults);
+    const device = await VirtioNetDevice.offer({ memory, backend, trace, mac: GUEST_MAC, pairs, ...options.device });
+    return new DeviceRig({ netns, taps, station, memory, device, backend, trace, options });
+  }
+
+  /** Another data path on the same taps; closed with the rig. */
+  backend(kind: PathKind, faults?: FaultPlan): Backend {
+    const backend = makeBackend(kind, this.taps, this.trace, faults);
+    this.#backends.push(backend);
+    return backend;
+  }
+
+  /** A driver finds the device and boots a guest, which runs. */
+  async boot(wanted = EVERYTHING & ~(1n << 34n), options: Partial<NetDriverOptions> = {}): Promise<NetDriver> {
+    const { pairs = 1, rate = 2000, frameSize = 128 } = this.options;
+    const log = new GuestWriteLog(this.memory.end / PAGE_SIZE);
+    this.driver = await NetDriver.start(this.mmio, this.memory, {
+      wanted,
+      log,
+      gpa: BOOT_GPA,
+      program: 'traffic',
+      peerMac: STATION_MAC,
+      pairs,
+      activePairs: 1,
+      rate,
+      frameSize,
+      flow: TO_NETWORK,
+      receiveFlow: TO_GUEST,
+      shape: pairs > 1 ? 'udp' : 'raw',
+      ledgerCapacity: 1 << 16,
+      ...options,
+    });
+    await this.device.settled();
+    this.runner = new GuestRunner(this.driver.guest, this.device, log);
+    this.runner.resume();
+    return this.driver;
+  }
+
+  /** Waits for frames each way; the network speaks only when the guest has been heard. */
+  async flows(frames = 50): Promise<void> {
+    const { guest } = this.driver;
+    await this.#until('the guest is not heard', () => this.station.ledgers.every(({ received }) => received > 0));
+    this.station.start();
+    const count = (ledgers: readonly { received: number }[]): number =>
+      ledgers.reduce((sum, { received }) => sum + received, 0);
+    const [toGuest, toNetwork] = [count(guest.ledgers), count(this.station.ledgers)];
+    await this.#until(
+      'traffic stands still',
+      () => count(guest.ledgers) >= toGuest + frames && count(this.station.ledgers) >= toNetwork + frames,
+    );
+  }
+
+  async #until(what: string, done: () => boolean): Promise<void> {
+    const deadline = Date.now() + 20_000;
+    while (!done()) {
+      if (Date.now() > deadline || this.runner.failure !== null) {
+        throw new Error(`${what} (${this.runner.failure ?? 'in 20 s'}; device ${this.broken.join()})`);
+      }
+      await sleep(2);
+    }
+  }
+
+  /** Both fall silent; what is under way arrives. Both accounts, over all flows. */
+  async settle(): Promise<{ toNetwork: LedgerReport; toGuest: LedgerReport }> {
+    const { guest } = this.driver;
+    this.station.hush();
+    guest.setRate(0);
+    await sleep(400);
+    return {
+      toNetwork: sumReports(this.station.ledgers.map((ledger, flow) => ledger.report(guest.sentOf(flow)))),
+      toGuest: sumReports(guest.ledgers.map((ledger, flow) => ledger.report(this.station.sentOf(flow)))),
+    };
+  }
+
+  async close(): Promise<void> {
+    await this.runner?.pause();
+    await this.station.close();
+    this.mmio.close();
+    await this.device.close();
+    for (const backend of this.#backends) await backend.close();
+    this.memory.close();
+    for (const tap of [...this.taps].reverse()) await tap.close();
+    await this.netns.delete();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+function makeBackend(kind: PathKind, taps: readonly Tap[], trace: Trace, faults?: FaultPlan): Backend {
+  return kind === 'emulated'
+    ? new EmulatedBackend({ taps, trace, prepareTaps: true })
+    : new VhostKernelBackend({ taps, trace, faults, prepareTaps: true });
+}
