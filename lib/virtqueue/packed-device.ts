@@ -29,7 +29,7 @@ import {
   wrapOf,
 } from './packed-position';
 import { type QueueState, validatePackedQueueState } from './queue-state';
-import { NO_WRITE_LOG, type RingMemory, u32At, type WriteLog } from './ring-memory';
+import { i32At, NO_WRITE_LOG, type RingMemory, u32At, type WriteLog } from './ring-memory';
 
 export interface PackedDeviceOptions {
   /** VIRTIO_RING_F_EVENT_IDX was negotiated. */
@@ -47,7 +47,7 @@ export class PackedDevice implements DeviceQueue {
   readonly chain: PackedChain;
   readonly #state: QueueState;
   readonly #log: WriteLog;
-  readonly #ring: Uint32Array;
+  readonly #ring: Int32Array;
   readonly #driverEvent: Uint32Array;
   readonly #deviceEvent: Uint32Array;
   /** Descriptors of the chain with this id, 0 when it is not in flight. */
@@ -79,7 +79,7 @@ export class PackedDevice implements DeviceQueue {
     this.eventIdx = eventIdx;
     this.#log = log;
     this.chain = new PackedChain(memory, descTable, size, indirect);
-    this.#ring = u32At(memory, descTable, size * 4);
+    this.#ring = i32At(memory, descTable, size * 4);
     this.#driverEvent = u32At(memory, sound.availRing, 1);
     this.#deviceEvent = u32At(memory, sound.usedRing, 1);
     this.#descriptors = new Uint16Array(size);

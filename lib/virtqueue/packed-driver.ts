@@ -40,7 +40,7 @@ import {
 import { advance, availFlags, distance, eventAt, eventOf, slotOf, wantsEvent, wrapOf } from './packed-position';
 import { PackedUsed } from './packed-used';
 import type { QueueState } from './queue-state';
-import { highWord, lowWord, NO_WRITE_LOG, type RingMemory, u16At, u32At, type WriteLog } from './ring-memory';
+import { highWord, i32At, lowWord, NO_WRITE_LOG, type RingMemory, u16At, u32At, type WriteLog } from './ring-memory';
 
 export class PackedDriver implements DriverQueue {
   readonly size: number;
@@ -49,7 +49,7 @@ export class PackedDriver implements DriverQueue {
   readonly #marks: PackedDriverMarks;
   readonly #tableEntries: number;
 
-  readonly #ring: Uint32Array;
+  readonly #ring: Int32Array;
   readonly #driverEvent: Uint32Array;
   readonly #deviceEvent: Uint32Array;
   readonly #tables: Uint32Array | null;
@@ -93,7 +93,7 @@ export class PackedDriver implements DriverQueue {
     this.#places = places;
     this.#marks = new PackedDriverMarks(log, places);
     this.#tableEntries = indirect?.entries ?? 0;
-    this.#ring = u32At(memory, desc, size * 4);
+    this.#ring = i32At(memory, desc, size * 4);
     this.#driverEvent = u32At(memory, driverEvent, 1);
     this.#deviceEvent = u32At(memory, deviceEvent, 1);
     this.#tables =
@@ -196,7 +196,7 @@ export class PackedDriver implements DriverQueue {
     const from = state[PUBLISHED]!;
     if (to === from) return false;
     // A release store: whoever sees these flags sees all of this chain and, behind it, the chains written before the store.
-    Atomics.store(this.#ring, slotOf(from, this.size) * 4 + 3, this.#stateWords[FIRST_ID_AND_FLAGS]!);
+    Atomics.store(this.#ring, slotOf(from, this.size) * 4 + 3, this.#stateWords[FIRST_ID_AND_FLAGS]! | 0);
     state[PUBLISHED] = to;
     if (this.#marks.enabled) {
       this.#marks.descriptors(from, 1);

@@ -8,7 +8,7 @@ import { IN_FLIGHT } from './driver-state';
 import { advance, distance, OWNER_FLAGS, slotOf, usedFlags } from './packed-position';
 
 export class PackedUsed {
-  readonly #ring: Uint32Array;
+  readonly #ring: Int32Array;
   /** Chain words by id, see packed-driver-state.ts. */
   readonly #chains: Uint32Array;
   readonly #size: number;
@@ -25,7 +25,7 @@ export class PackedUsed {
   /** What is wrong with the descriptor there, or null. */
   fault: string | null = null;
 
-  constructor(ring: Uint32Array, chains: Uint32Array, size: number, end: number) {
+  constructor(ring: Int32Array, chains: Uint32Array, size: number, end: number) {
     this.#ring = ring;
     this.#chains = chains;
     this.#size = size;
@@ -57,7 +57,7 @@ export class PackedUsed {
         const at = last < size ? last : last - size;
         this.#ids[at] = id;
         // Without WRITE the length means nothing (section 2.8.4).
-        this.#lengths[at] = (flags & VRING_DESC_F_WRITE) === 0 ? 0 : this.#ring[word + 2]!;
+        this.#lengths[at] = (flags & VRING_DESC_F_WRITE) === 0 ? 0 : this.#ring[word + 2]! >>> 0;
         this.#read[id] = 1;
         this.count++;
         this.end = advance(this.end, descriptors, size);

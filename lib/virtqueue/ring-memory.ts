@@ -51,6 +51,12 @@ export function u32At(memory: RingMemory, gpa: number, count: number): Uint32Arr
   return new Uint32Array(bytes.buffer, bytes.byteOffset, count);
 }
 
+/** For words whose top bit is often set: what Atomics.load answers is then still a small integer, and not allocated. */
+export function i32At(memory: RingMemory, gpa: number, count: number): Int32Array {
+  const bytes = bytesAt(memory, gpa, count * 4);
+  return new Int32Array(bytes.buffer, bytes.byteOffset, count);
+}
+
 export function f64At(memory: RingMemory, gpa: number, count: number): Float64Array {
   const bytes = bytesAt(memory, gpa, count * 8);
   return new Float64Array(bytes.buffer, bytes.byteOffset, count);

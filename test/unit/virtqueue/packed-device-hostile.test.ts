@@ -37,15 +37,15 @@ const whole = (last: number): Descriptor[] =>
 const chains: [string, Descriptor[], string][] = [
   ['a chain that does not end', whole(NEXT), 'longer than the 8 descriptors'],
   ['a chain into what is not available', [[DATA, 64, NEXT]], 'descriptor 1 of the chain at 0 is not available'],
-  ['an id out of range', [[DATA, 64, 0, SIZE]], 'id 8'],
-  ['an id far out of range', [[DATA, 64, 0, 65535]], 'id 65535'],
+  ['an id out of range', [[DATA, 64, 0, SIZE]], 'id 8 in a queue of 8'],
+  ['an id far out of range', [[DATA, 64, 0, 65535]], 'id 65535 in a queue of 8'],
   [
     'an id out of range at the end of a chain',
     [
       [DATA, 64, NEXT, 0],
       [DATA, 64, 0, SIZE],
     ],
-    'id 8',
+    'id 8 in a queue of 8',
   ],
   ['a buffer of no bytes', [[DATA, 0, 0]], 'no bytes'],
   [

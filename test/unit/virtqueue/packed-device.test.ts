@@ -114,6 +114,10 @@ describe('chains given back untaken', () => {
     expect(() => device.unpop(3)).toThrow(ARGUMENT_ERROR);
     expect(() => device.unpop(Number.NaN)).toThrow(ARGUMENT_ERROR);
     expect(device.nextAvail).toBe(3);
+    offer(ring, 3, 1);
+    device.pop();
+    device.unpop(1);
+    expect(() => device.unpop(3)).toThrow('3 chains (0 to 2)');
   });
 });
 
