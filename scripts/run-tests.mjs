@@ -19,13 +19,13 @@ function canOpen(path) {
 
 const vhostHere = canOpen('/dev/vhost-net');
 
-// Suites by folder of dist/test. `vhost` needs the device; `vm` tests the VM command itself.
+// Suites by folder of dist/test. `vhost` needs the device; `vm` tests the VM command itself; `conformance` runs over every data path there is.
 const PARTS = {
   lint: () => command('lint', ['node_modules/.bin/biome', 'ci', '--error-on-warnings', '--colors=off', '.']),
   native: () => counted('native core, sanitized', ['scripts/sanitize']),
-  unit: () => suite('unit', ['unit', 'property', 'addon', 'migration', 'bench']),
+  unit: () => suite('unit', ['unit', 'property', 'addon', 'migration', 'conformance', 'bench']),
   vm: () => suite('vm', ['vm-command']),
-  vhost: () => suite('vhost', ['vhost'], { needsVhost: true }),
+  vhost: () => suite('vhost', ['vhost', 'conformance'], { needsVhost: true }),
 };
 
 const asked = process.argv.slice(2).filter((word) => word in PARTS);

@@ -5,10 +5,9 @@ import { native } from '../native';
 import { hasBit } from '../net/features';
 import type { DeviceQueue } from '../virtqueue/device-queue';
 import type { DeviceWriteLog } from './emulated-log';
+import { BATCH, frameArena, STRIDE } from './frame-arena';
 import { HeldChains } from './held-chains';
 
-const BATCH = 64;
-const STRIDE = 65_536 + 24;
 /** Offset of num_buffers in virtio_net_hdr. */
 const NUM_BUFFERS = 10;
 
@@ -33,7 +32,7 @@ export class EmulatedReceive {
   readonly #options: ReceiveOptions;
   readonly #merged: boolean;
   readonly #held: HeldChains;
-  readonly #arena = new Uint8Array(BATCH * STRIDE);
+  readonly #arena = frameArena();
   readonly #lengths = new Int32Array(BATCH);
   readonly #mark = (gpa: number, length: number): void => {
     if (this.#log.enabled) this.#log.mark(gpa, length);

@@ -2,15 +2,12 @@
 import type { Tap } from '../host/tap';
 import { native } from '../native';
 import type { DeviceQueue } from '../virtqueue/device-queue';
-
-const BATCH = 64;
-/** The largest GSO frame with its header. */
-const STRIDE = 65_536 + 24;
+import { BATCH, frameArena, STRIDE } from './frame-arena';
 
 export class EmulatedTransmit {
   readonly #device: DeviceQueue;
   readonly #tap: Tap;
-  readonly #arena = new Uint8Array(BATCH * STRIDE);
+  readonly #arena = frameArena();
   readonly #lengths = new Int32Array(BATCH);
   readonly #ids = new Int32Array(BATCH);
   /** Frames given to the tap, and frames the tap refused (bad header, link down): completed all the same, as the kernel does. */

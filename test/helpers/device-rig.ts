@@ -12,6 +12,7 @@ import { GuestRunner } from '../../lib/guest/guest-runner';
 import { NetDriver, type NetDriverOptions } from '../../lib/guest/net-driver';
 import { Netns } from '../../lib/host/netns';
 import { Tap } from '../../lib/host/tap';
+import { vhostNetUsable } from '../../lib/host/usable';
 import { PAGE_SIZE } from '../../lib/memory/address';
 import { GuestWriteLog } from '../../lib/memory/dirty-log';
 import { GuestMemory } from '../../lib/memory/guest-memory';
@@ -198,4 +199,9 @@ function makeBackend(kind: PathKind, taps: readonly Tap[], trace: Trace, faults?
   return kind === 'emulated'
     ? new EmulatedBackend({ taps, trace, prepareTaps: true })
     : new VhostKernelBackend({ taps, trace, faults, prepareTaps: true });
+}
+
+/** Every data path that can run here. */
+export function pathKinds(): PathKind[] {
+  return vhostNetUsable() === null ? ['emulated', 'vhost-kernel'] : ['emulated'];
 }
