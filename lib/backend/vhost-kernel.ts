@@ -54,8 +54,8 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
   #device: ServedDevice | null = null;
   /** VHOST_SET_FEATURES without logging, while running. */
   #features = 0n;
-  /** What `prepare` was told of last, until the start. */
-  #prepared: BackendDevice | null = null;
+  /** What `prepare` was told of last, until the start; `shared` when another path has served it since. */
+  #prepared: { device: BackendDevice; shared: boolean } | null = null;
   #log: DirtyLog | null = null;
   #stoppedRings: readonly StoppedRing[] = [];
   #closed = false;
@@ -169,7 +169,7 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
   prepare(device: BackendDevice, { shared = false }: PrepareOptions = {}): Promise<void> {
     return this.#turns.run(async () => {
       await this.#configure(device, shared);
-      this.#prepared = device;
+      this.#prepared = { device, shared };
       if (!shared) for (const pair of this.#pairs) pair.discard(true);
     });
   }
@@ -177,8 +177,8 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
   start(device: BackendDevice): Promise<void> {
     return this.#turns.run(async () => {
       // Without a prepare nothing is thrown away: what waits in the taps' queues is for this device.
-      const prepared = this.#prepared === device;
-      const features = prepared ? this.#features : await this.#configure(device, false);
+      const prepared = this.#prepared?.device === device ? this.#prepared : null;
+      const features = prepared === null ? await this.#configure(device, false) : this.#features;
       this.#prepared = null;
       const served = new ServedDevice(device);
       const pairs = this.#pairs.slice(0, this.#taps.activePairs(device));
@@ -189,7 +189,7 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
           pairs.map(async (pair) => {
             pair.watch(this.#ringError);
             pair.discard(false);
-            if (prepared) await pair.rebase(served);
+            if (prepared?.shared === true) await pair.rebase(served);
             await pair.attach(served);
           }),
         );

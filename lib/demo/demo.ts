@@ -8,7 +8,17 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Netns } from '../host/netns';
 import type { LedgerGap } from '../observe/frame-ledger';
 import { Station } from '../observe/station';
-import { type DemoPlan, GUEST_TO_NETWORK_FLOW, LEDGER_CAPACITY, NETWORK_TO_GUEST_FLOW } from './plan';
+import {
+  BRIDGE,
+  type DemoPlan,
+  DRAIN_MS,
+  GUEST_MAC,
+  GUEST_TO_NETWORK_FLOW,
+  LEDGER_CAPACITY,
+  NETWORK_TO_GUEST_FLOW,
+  type Orders,
+  STATION_MAC,
+} from './plan';
 import { SideProcess } from './side-process';
 import { blackout, type DemoSummary, summaryText } from './summary';
 
@@ -24,27 +34,20 @@ export interface DemoOptions {
   downtimeLimitMs: number;
 }
 
-const BRIDGE = 'br0';
-const STATION_MAC = '02:00:00:00:00:01';
-const GUEST_MAC = '02:00:00:00:00:02';
-/** Longest time a frame may be under way when nobody sends any more. Milliseconds. */
-const DRAIN_MS = 500;
-
 /** Runs it all. Answers the exit status: 0 when the guest moved and no page differs. */
 export async function runDemo(options: DemoOptions): Promise<number> {
   const netns = await Netns.create();
   const moments: { stopped: number | null; started: number | null } = { stopped: null, started: null };
   const sides = (['source', 'destination'] as const).map(
     (name) =>
-      new SideProcess(
-        name,
-        (text) => say(`${name.padEnd(12)}${text}`),
-        (moment, at) => {
+      new SideProcess<Orders>('side.js', name, {
+        event: (text) => say(`${name.padEnd(12)}${text}`),
+        moment: (moment, at) => {
           moments[moment] = at;
         },
-      ),
+      }),
   );
-  const [source, destination] = sides as [SideProcess, SideProcess];
+  const [source, destination] = sides as [SideProcess<Orders>, SideProcess<Orders>];
   let station: Station | null = null;
   try {
     const plan: DemoPlan = {

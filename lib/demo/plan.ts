@@ -18,6 +18,12 @@ export interface DemoPlan {
   downtimeLimitMs: number;
 }
 
+export const BRIDGE = 'br0';
+export const STATION_MAC = '02:00:00:00:00:01';
+export const GUEST_MAC = '02:00:00:00:00:02';
+/** Longest time a frame may be under way when nobody sends any more. Milliseconds. */
+export const DRAIN_MS = 500;
+
 /** Flow numbers in the frames. */
 export const GUEST_TO_NETWORK_FLOW = 1;
 export const NETWORK_TO_GUEST_FLOW = 2;
@@ -28,7 +34,7 @@ export const LEDGER_CAPACITY = 1 << 20;
 export type SideName = 'source' | 'destination';
 
 /** Orders to a side, each answered by the word of the same name. */
-export interface Orders {
+export type Orders = {
   /** Opens the side's tap. */
   open: { order: DemoPlan; word: { tap: string } };
   /** Source: builds guest and device, and runs them. */
@@ -45,20 +51,4 @@ export interface Orders {
   report: { order: { sent: number }; word: { frames: LedgerReport; gaps: LedgerGap[] } };
   /** Stops everything and ends. */
   end: { order: null; word: { rings: readonly StoppedRing[] } };
-}
-
-export type OrderName = keyof Orders;
-
-/** What goes to a side. */
-export interface OrderMessage {
-  name: OrderName;
-  order: unknown;
-}
-
-/** What comes back: an answer, a failure, or something worth a line on the terminal. */
-export type SideMessage =
-  | { is: 'word'; name: OrderName; word: unknown }
-  | { is: 'failed'; name: OrderName; reason: string }
-  | { is: 'event'; text: string }
-  /** CLOCK_MONOTONIC microseconds at which the guest stood still or ran again. */
-  | { is: 'moment'; moment: 'stopped' | 'started'; at: number };
+};

@@ -1,30 +1,32 @@
-/** The demo's hold on one of its two processes: orders out, words back. */
+/** The demo's hold on one of its processes: orders out, words back. */
 import { type ChildProcess, fork } from 'node:child_process';
 import { join } from 'node:path';
 import { VhostError } from '../errors';
-import type { OrderMessage, OrderName, Orders, SideMessage, SideName } from './plan';
+import type { OrderBook, OrderMessage, SideMessage } from './orders';
 
 interface Waiting {
   resolve(word: unknown): void;
   reject(error: Error): void;
 }
 
-export class SideProcess {
-  readonly name: SideName;
+export interface SideListener {
+  event?(text: string): void;
+  moment?(moment: 'stopped' | 'started', at: number): void;
+}
+
+export class SideProcess<Book extends OrderBook> {
+  readonly name: string;
   readonly #child: ChildProcess;
-  readonly #waiting = new Map<OrderName, Waiting>();
+  readonly #waiting = new Map<string, Waiting>();
   #ended = false;
 
-  constructor(
-    name: SideName,
-    onEvent: (text: string) => void,
-    onMoment: (moment: 'stopped' | 'started', at: number) => void,
-  ) {
+  /** `script` is a file of this folder that obeys the book's orders. */
+  constructor(script: string, name: string, listener: SideListener = {}) {
     this.name = name;
-    this.#child = fork(join(__dirname, 'side.js'), [name], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    this.#child = fork(join(__dirname, script), [name], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
     this.#child.on('message', (message: SideMessage) => {
-      if (message.is === 'event') onEvent(message.text);
-      else if (message.is === 'moment') onMoment(message.moment, message.at);
+      if (message.is === 'event') listener.event?.(message.text);
+      else if (message.is === 'moment') listener.moment?.(message.moment, message.at);
       else this.#answer(message);
     });
     this.#child.on('exit', (code, signal) => {
@@ -35,7 +37,7 @@ export class SideProcess {
     });
   }
 
-  #answer(message: SideMessage & { name: OrderName }): void {
+  #answer(message: SideMessage & { name: string }): void {
     const waiting = this.#waiting.get(message.name);
     this.#waiting.delete(message.name);
     if (message.is === 'word') waiting?.resolve(message.word);
@@ -47,7 +49,7 @@ export class SideProcess {
   }
 
   /** Gives an order and waits for its word. */
-  ask<Name extends OrderName>(name: Name, order: Orders[Name]['order']): Promise<Orders[Name]['word']> {
+  ask<Name extends keyof Book & string>(name: Name, order: Book[Name]['order']): Promise<Book[Name]['word']> {
     return new Promise((resolve, reject) => {
       if (this.#ended) {
         reject(this.#error('has ended'));

@@ -24,16 +24,8 @@ import { compareSetup } from '../migration/setup';
 import { MigrationSource } from '../migration/source';
 import { native } from '../native';
 import { bits } from '../net/features';
-import {
-  type DemoPlan,
-  GUEST_TO_NETWORK_FLOW,
-  LEDGER_CAPACITY,
-  NETWORK_TO_GUEST_FLOW,
-  type OrderMessage,
-  type OrderName,
-  type Orders,
-  type SideMessage,
-} from './plan';
+import { type Obedience, obey, tell } from './orders';
+import { type DemoPlan, GUEST_TO_NETWORK_FLOW, LEDGER_CAPACITY, NETWORK_TO_GUEST_FLOW, type Orders } from './plan';
 
 const FEATURES = bits(VIRTIO_F_VERSION_1, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC);
 const BOOT_GPA = 0x10_0000;
@@ -56,7 +48,7 @@ class Side {
     this.#name = name;
   }
 
-  readonly #do: { [Name in OrderName]: (order: Orders[Name]['order']) => Promise<Orders[Name]['word']> } = {
+  readonly orders: Obedience<Orders> = {
     open: async (plan) => {
       this.#plan = plan;
       this.#tap = await Tap.open({ name: this.#name, netns: plan.netns });
@@ -187,23 +179,6 @@ class Side {
       });
     }
   }
-
-  async obey({ name, order }: OrderMessage): Promise<void> {
-    try {
-      const word = await (this.#do[name] as (order: unknown) => Promise<unknown>)(order);
-      tell({ is: 'word', name, word });
-    } catch (error) {
-      tell({ is: 'failed', name, reason: error instanceof Error ? error.message : String(error) });
-    }
-    if (name === 'end') process.disconnect();
-  }
 }
 
-function tell(message: SideMessage): void {
-  process.send?.(message);
-}
-
-const side = new Side(process.argv[2] ?? 'side');
-process.on('message', (message: OrderMessage) => void side.obey(message));
-// Whoever gave the orders is gone: so is the reason to run.
-process.on('disconnect', () => process.exit());
+obey(new Side(process.argv[2] ?? 'side').orders);

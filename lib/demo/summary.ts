@@ -29,18 +29,25 @@ export function blackout(gaps: readonly LedgerGap[], stoppedAt: number, startedA
 const number = (value: number | null, unit = ''): string =>
   value === null ? 'not measured' : `${value.toLocaleString('en-US')}${unit}`;
 
-function frameLine(name: string, report: LedgerReport, blackoutMs: number | null): string {
-  const { sent, received, lost, duplicated, reordered, corrupted } = report;
-  const columns = [sent, received, lost, duplicated, reordered, corrupted].map((count) => number(count).padStart(12));
-  return `  ${name.padEnd(17)}${columns.join('')}   ${number(blackoutMs, ' ms')}`;
+const COLUMNS = ['sent', 'received', 'lost', 'duplicated', 'reordered', 'corrupted'] as const;
+const FRAMES_HEADER = `  frames           ${COLUMNS.map((name) => name.padStart(12)).join('')}`;
+
+function frameLine(name: string, report: LedgerReport): string {
+  return `  ${name.padEnd(17)}${COLUMNS.map((column) => number(report[column]).padStart(12)).join('')}`;
+}
+
+/** Both directions of traffic as a table. */
+export function frameTable({ guestToNetwork, networkToGuest }: DemoSummary['frames']): string {
+  return [
+    FRAMES_HEADER,
+    frameLine('guest to network', guestToNetwork),
+    frameLine('network to guest', networkToGuest),
+  ].join('\n');
 }
 
 /** The summary as a person reads it. */
 export function summaryText(summary: DemoSummary): string {
   const { migration, frames, blackoutMs, pages } = summary;
-  const header = ['sent', 'received', 'lost', 'duplicated', 'reordered', 'corrupted']
-    .map((name) => name.padStart(12))
-    .join('');
   const parts = Object.entries(migration.downtimeParts).map(([name, ms]) => `${name} ${ms}`);
   return [
     '',
@@ -58,9 +65,9 @@ export function summaryText(summary: DemoSummary): string {
     `pages       ${number(pages.total)} compared, ${number(pages.differing)} differ`,
     ...summary.vrings.map(({ queue, base, usedIdx }) => `vring ${queue}     base ${base}, used index ${usedIdx}`),
     '',
-    `  frames           ${header}   blackout`,
-    frameLine('guest to network', frames.guestToNetwork, blackoutMs.guestToNetwork),
-    frameLine('network to guest', frames.networkToGuest, blackoutMs.networkToGuest),
+    `${FRAMES_HEADER}   blackout`,
+    `${frameLine('guest to network', frames.guestToNetwork)}   ${number(blackoutMs.guestToNetwork, ' ms')}`,
+    `${frameLine('network to guest', frames.networkToGuest)}   ${number(blackoutMs.networkToGuest, ' ms')}`,
     '',
   ].join('\n');
 }

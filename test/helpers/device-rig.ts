@@ -30,6 +30,12 @@ const BOOT_GPA = 0x10_0000;
 const MEMORY = 64 * 1024 * 1024;
 const TO_NETWORK = 1;
 const TO_GUEST = 101;
+/** Frames of a flow that show where it comes from, whatever was under way before. */
+const HEARD = 3;
+/** Nothing is under way any more when nothing came for so long. */
+const QUIET_MS = 1000;
+/** Room for what a busy machine does not take at once: set before any traffic, since a change of length loses frames. */
+const TX_QUEUE_LENGTH = 10_000;
 /** All that is offered. */
 export const EVERYTHING = (1n << 128n) - 1n;
 
@@ -101,6 +107,7 @@ export class DeviceRig {
       frameSize,
       capacity: 1 << 18,
     });
+    await taps[0]!.setTxQueueLen(TX_QUEUE_LENGTH);
     await netns.attach('br0', 'dev0');
     await netns.attach('br0', 'station');
     const memory = GuestMemory.create([{ gpa: 0, size: MEMORY }]);
@@ -146,7 +153,12 @@ export class DeviceRig {
   /** Waits for frames each way; the network speaks only when the guest has been heard. */
   async flows(frames = 50): Promise<void> {
     const { guest } = this.driver;
-    await this.#until('the guest is not heard', () => this.station.ledgers.every(({ received }) => received > 0));
+    // Every flow is heard from the queue it is sent on now: the tap sends its answers there, and would move them later, out of order.
+    await this.#until('flows do not move', () => guest.settled);
+    const before = this.station.ledgers.map(({ received }) => received);
+    await this.#until('the guest is not heard', () =>
+      this.station.ledgers.every(({ received }, flow) => received >= before[flow]! + HEARD),
+    );
     this.station.start();
     const count = (ledgers: readonly { received: number }[]): number =>
       ledgers.reduce((sum, { received }) => sum + received, 0);
@@ -172,11 +184,21 @@ export class DeviceRig {
     const { guest } = this.driver;
     this.station.hush();
     guest.setRate(0);
-    await sleep(400);
-    return {
+    const reports = () => ({
       toNetwork: sumReports(this.station.ledgers.map((ledger, flow) => ledger.report(guest.sentOf(flow)))),
       toGuest: sumReports(guest.ledgers.map((ledger, flow) => ledger.report(this.station.sentOf(flow)))),
-    };
+    });
+    // What is under way arrives, on a busy machine later; when nothing has come for a while nothing will.
+    let last = Date.now();
+    for (let seen = -1; Date.now() - last < QUIET_MS; await sleep(5)) {
+      const { toNetwork, toGuest } = reports();
+      if (toNetwork.lost + toGuest.lost === 0) break;
+      if (toNetwork.received + toGuest.received !== seen) last = Date.now();
+      seen = toNetwork.received + toGuest.received;
+    }
+    // A frame too many comes last.
+    await sleep(100);
+    return reports();
   }
 
   async close(): Promise<void> {
