@@ -80,6 +80,9 @@ export const Field = {
   LANE: 17,
   /** Bytes from one pair's block to the next one's. */
   STRIDE: 18,
+  /** In the first block: of the control queue's driver, 0 without one, and its command buffer. */
+  CONTROL_STATE: 19,
+  CONTROL_AREA: 20,
 } as const;
 
 const FEATURES_WORD = 16;

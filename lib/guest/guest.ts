@@ -14,6 +14,8 @@ import type { DriverQueue } from '../virtqueue/driver-queue';
 import type { QueueState } from '../virtqueue/queue-state';
 import { NO_WRITE_LOG, type RingMemory, type WriteLog } from '../virtqueue/ring-memory';
 import { Field, MAC_AT, Word } from './boot-block';
+import type { ControlDriver } from './control-driver';
+import { type ControlPart, formatControl, openControl } from './control-part';
 import { type GuestCounters, readCounters, sumCounters } from './counters';
 import { Echo } from './echo';
 import { Flood } from './flood';
@@ -57,6 +59,7 @@ export class Guest {
   /** Set to hear when the device must be kicked. */
   onKick: (queue: number) => void;
   readonly #machines: readonly Machine[];
+  readonly #control: ControlPart | null;
   readonly #programs: readonly Program[];
   readonly #lanes: Lanes;
 
@@ -74,17 +77,26 @@ export class Guest {
     const plan = planGuest(options);
     memory.regionOf(plan.gpa, plan.controlEnd - plan.gpa);
     memory.regionOf(plan.buffersGpa, plan.buffersBytes);
-    const guest = new Guest(Machine.format(memory, plan, surroundings.log ?? NO_WRITE_LOG), surroundings);
+    const { log = NO_WRITE_LOG } = surroundings;
+    const machines = Machine.format(memory, plan, log);
+    formatControl(memory, machines[0]!.block, plan, log);
+    const guest = new Guest(machines, openControl(memory, machines[0]!.block, log), surroundings);
     guest.#fill();
     return guest;
   }
 
   /** Goes on with the guest whose boot block lies at `gpa`. Throws VHOST_ERR_STATE when there is none. */
   static resume(memory: RingMemory, gpa: number, surroundings: GuestSurroundings = {}): Guest {
-    return new Guest(Machine.open(memory, gpa, surroundings.log ?? NO_WRITE_LOG), surroundings);
+    const { log = NO_WRITE_LOG } = surroundings;
+    const machines = Machine.open(memory, gpa, log);
+    return new Guest(machines, openControl(memory, machines[0]!.block, log), surroundings);
   }
 
-  private constructor(machines: readonly Machine[], { onKick = () => undefined }: GuestSurroundings) {
+  private constructor(
+    machines: readonly Machine[],
+    control: ControlPart | null,
+    { onKick = () => undefined }: GuestSurroundings,
+  ) {
     const { block, headerLength } = machines[0]!;
     const program = GUEST_PROGRAMS[block.words[Word.PROGRAM]!];
     if (program === undefined) {
@@ -102,6 +114,7 @@ export class Guest {
     this.ledger = this.ledgers[0]!;
     this.onKick = onKick;
     this.#machines = machines;
+    this.#control = control;
     const indirect = hasBit(this.features, VIRTIO_RING_F_INDIRECT_DESC);
     const transmitters = machines.map((machine) => new Transmitter(machine, indirect));
     this.#lanes = new Lanes(machines, transmitters, !program.startsWith('flood'));
@@ -211,6 +224,16 @@ export class Guest {
     return this.#machines.flatMap(({ rx, tx }) => [rx.queueState(), tx.queueState()]);
   }
 
+  /** The control queue likewise; null for a guest without one. */
+  get controlQueue(): QueueState | null {
+    return this.#control?.queue.queueState() ?? null;
+  }
+
+  /** Speaks to the control queue; null for a guest without one. */
+  get control(): ControlDriver | null {
+    return this.#control?.driver ?? null;
+  }
+
   get gpa(): number {
     return this.#machines[0]!.block.gpa;
   }
@@ -248,7 +271,8 @@ export class Guest {
 
   /** What lies where in guest memory, to name a page that differs. */
   get ranges(): NamedRange[] {
-    return this.#machines.flatMap((machine) => machine.ranges(this.pairs > 1 ? `pair ${machine.index} ` : ''));
+    const pairs = this.#machines.flatMap((machine) => machine.ranges(this.pairs > 1 ? `pair ${machine.index} ` : ''));
+    return [...pairs, ...(this.#control?.ranges ?? [])];
   }
 }
 

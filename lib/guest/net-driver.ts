@@ -2,22 +2,16 @@
  * A whole network driver for a guest without an operating system: finds the device behind its registers, boots the guest with what was
  * negotiated, hands over all queues, and speaks to the control queue.
  */
-import { VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ } from '../constants/virtio-net';
+import { VIRTIO_NET_F_MQ } from '../constants/virtio-net';
 import { VIRTIO_NET_ERR, VIRTIO_NET_OK } from '../constants/virtio-net-ctrl';
 import { VhostError } from '../errors';
-import { PAGE_SIZE } from '../memory/address';
 import type { ControlCommand } from '../net/control-command';
 import { hasBit } from '../net/features';
-import type { DriverQueue } from '../virtqueue/driver-queue';
-import { alignUp } from '../virtqueue/layout';
 import { NO_WRITE_LOG, type RingMemory, type WriteLog } from '../virtqueue/ring-memory';
-import { ControlDriver, type ControlFraming } from './control-driver';
+import type { ControlFraming } from './control-driver';
 import { Guest, type GuestOptions } from './guest';
 import { type MmioBus, MmioDriver } from './mmio-driver';
-import { attachQueue, formatQueue, planQueue } from './rings';
 
-const CONTROL_QUEUE_SIZE = 64;
-const CONTROL_AREA_BYTES = 2048;
 /** Longest wait for the ack of a command. Milliseconds. */
 const PATIENCE_MS = 20_000;
 
@@ -30,15 +24,10 @@ export interface NetDriverOptions extends Omit<GuestOptions, 'features' | 'mac'>
 export class NetDriver {
   readonly mmio: MmioDriver;
   readonly guest: Guest;
-  /** Number of the control queue, -1 without one. */
-  readonly controlQueue: number;
-  readonly #control: ControlDriver | null;
 
-  private constructor(mmio: MmioDriver, guest: Guest, controlQueue: number, control: ControlDriver | null) {
+  private constructor(mmio: MmioDriver, guest: Guest) {
     this.mmio = mmio;
     this.guest = guest;
-    this.controlQueue = controlQueue;
-    this.#control = control;
   }
 
   /** From reset to DRIVER_OK. The guest has the address of the device, and as many pairs as were asked for and are there. */
@@ -50,20 +39,32 @@ export class NetDriver {
     const { mac, maxPairs } = mmio.config();
     const multiqueue = hasBit(features, VIRTIO_NET_F_MQ);
     const pairs = Math.min(rest.pairs ?? 1, multiqueue ? maxPairs : 1);
-    const booting: GuestOptions = { ...rest, features, mac, pairs };
-    const guest = Guest.boot(memory, booting, { log });
+    const guest = Guest.boot(memory, { ...rest, features, mac, pairs }, { log });
+    const driver = new NetDriver(mmio, guest);
     for (const [number, queue] of guest.queues.entries()) mmio.setUpQueue(number, queue);
-    const number = hasBit(features, VIRTIO_NET_F_CTRL_VQ) ? 2 * (multiqueue ? maxPairs : 1) : -1;
-    const control = number < 0 ? null : setUpControl(mmio, memory, number, behind(booting), log);
+    if (guest.controlQueue !== null) mmio.setUpQueue(driver.controlNumber, guest.controlQueue);
     mmio.driverOk();
-    return new NetDriver(mmio, guest, number, control);
+    return driver;
+  }
+
+  /** Goes on with a driver and guest that guest memory has, on a device that has been given their state. */
+  static resume(bus: MmioBus, memory: RingMemory, gpa: number, log: WriteLog = NO_WRITE_LOG): NetDriver {
+    const guest = Guest.resume(memory, gpa, { log });
+    const mmio = MmioDriver.probe(bus);
+    mmio.features = guest.features;
+    return new NetDriver(mmio, guest);
+  }
+
+  /** Number of the control queue (section 5.1.2). */
+  get controlNumber(): number {
+    return 2 * (hasBit(this.mmio.features, VIRTIO_NET_F_MQ) ? this.mmio.config().maxPairs : 1);
   }
 
   /** Sends a control command and waits for its ack: VIRTIO_NET_OK or VIRTIO_NET_ERR. */
   async command(command: ControlCommand, framing?: ControlFraming): Promise<number> {
-    const control = this.#control;
+    const { control } = this.guest;
     if (control === null) throw new VhostError('VHOST_ERR_STATE', 'the device has no control queue');
-    if (control.send(command, framing)) this.mmio.kick(this.controlQueue);
+    if (control.send(command, framing)) this.mmio.kick(this.controlNumber);
     let ack: number | null = null;
     await until(`no ack of ${command.kind}`, () => {
       ack ??= control.poll();
@@ -95,27 +96,4 @@ async function until(trouble: string, done: () => boolean): Promise<void> {
     if (performance.now() > deadline) throw new VhostError('VHOST_ERR_TIMEOUT', trouble);
     await new Promise((resolve) => setImmediate(resolve));
   }
-}
-
-/** First address behind everything of a guest, wherever its buffers lie. */
-function behind(options: GuestOptions): number {
-  const { control, buffers } = Guest.bytes(options);
-  const ends = options.gpa + control;
-  const { buffersGpa = ends } = options;
-  return alignUp(Math.max(ends, buffersGpa + buffers), PAGE_SIZE);
-}
-
-function setUpControl(mmio: MmioDriver, memory: RingMemory, number: number, at: number, log: WriteLog): ControlDriver {
-  let next = at;
-  const take = (bytes: number, alignment: number): number => {
-    const start = alignUp(next, alignment);
-    next = start + bytes;
-    return start;
-  };
-  const size = Math.min(CONTROL_QUEUE_SIZE, mmio.queueMax(number));
-  const plan = planQueue(mmio.features, size, false, take);
-  formatQueue(memory, plan, log);
-  const queue: DriverQueue = attachQueue(memory, plan.state, log);
-  mmio.setUpQueue(number, queue.queueState());
-  return new ControlDriver(queue, memory, { gpa: take(CONTROL_AREA_BYTES, 64), bytes: CONTROL_AREA_BYTES }, log);
 }

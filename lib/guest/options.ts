@@ -65,6 +65,8 @@ export interface GuestOptions {
   /** Entries of the receive and the transmit queue of a pair. Default 256. */
   rxSize?: number;
   txSize?: number;
+  /** Entries of the control queue, of a guest whose features have one. Default 64. */
+  controlSize?: number;
   /** Bytes of a buffer, header included. Default 2,048, more if the frames need it. */
   rxBufferSize?: number;
   txBufferSize?: number;
@@ -102,7 +104,7 @@ export function requireAddress(name: string, address: number): void {
 
 /** Throws VHOST_ERR_INVALID_ARGUMENT. The sizes of the queues are checked where those are placed. */
 export function guestSettings(options: GuestOptions): GuestSettings {
-  const { gpa, program, features, mac, frames = 0, rxSize = 256, txSize = 256, batch = 64 } = options;
+  const { gpa, program, features, mac, frames = 0, rxSize = 256, txSize = 256, controlSize = 64, batch = 64 } = options;
   const { pairs = 1, activePairs = pairs, shape = pairs > 1 ? 'udp' : 'raw' } = options;
   const rate = program === 'traffic' ? (options.rate ?? 1000) : 0;
   const look = fromGuest(shape, 0);
@@ -152,6 +154,7 @@ export function guestSettings(options: GuestOptions): GuestSettings {
     frames,
     rxSize,
     txSize,
+    controlSize,
     rxBufferSize,
     txBufferSize,
     batch,

@@ -1,9 +1,11 @@
 /**
  * Where the parts of a guest go in guest memory: a stretch for each pair, one after another and all alike, that begins with the pair's boot
- * block; behind them the buffers of all pairs, unless those lie elsewhere.
+ * block; behind them the control queue, and the buffers of all pairs, unless those lie elsewhere.
  */
+import { VIRTIO_NET_F_CTRL_VQ } from '../constants/virtio-net';
 import { invalidArgument } from '../errors';
 import { PAGE_SIZE } from '../memory/address';
+import { hasBit } from '../net/features';
 import { MAX_TEST_FRAME } from '../net/test-frame';
 import { FrameLedger } from '../observe/frame-ledger';
 import { alignUp } from '../virtqueue/layout';
@@ -23,8 +25,13 @@ export interface PairPlan {
   buffers: number;
 }
 
+/** Bytes of the buffer for commands and their acks. */
+export const CONTROL_AREA_BYTES = 2048;
+
 export interface GuestPlan extends GuestSettings {
   pairPlans: PairPlan[];
+  /** The control queue and its command buffer; null where the features have none. */
+  control: { queue: QueuePlan; area: number } | null;
   /** From one pair's boot block to the next one's. */
   stride: number;
   ledgerBytes: number;
@@ -60,7 +67,9 @@ export function planGuest(options: GuestOptions): GuestPlan {
     const { flow, receiveFlow } = settings;
     return { gpa: block, flow: flow + index, receiveFlow: receiveFlow + index, rx, tx, ledger, buffers: 0 };
   });
-  // What belongs to no pair, such as the ring of a control queue, is taken here.
+  const control = hasBit(features, VIRTIO_NET_F_CTRL_VQ)
+    ? { queue: planQueue(features, settings.controlSize, false, take), area: take(CONTROL_AREA_BYTES, 64) }
+    : null;
   const controlEnd = alignUp(at, PAGE_SIZE);
   const { buffersGpa = controlEnd } = options;
   requireAddress('buffers at', buffersGpa);
@@ -75,5 +84,5 @@ export function planGuest(options: GuestOptions): GuestPlan {
     );
   }
   const stride = pairs > 1 ? pairPlans[1]!.gpa - gpa : controlEnd - gpa;
-  return { ...settings, pairPlans, stride, ledgerBytes, scratchBytes, controlEnd, buffersGpa, buffersBytes };
+  return { ...settings, pairPlans, control, stride, ledgerBytes, scratchBytes, controlEnd, buffersGpa, buffersBytes };
 }

@@ -25,8 +25,8 @@ export function validateSetup(value: unknown, offset: number): SetupMessage {
     gpa: size(region?.gpa, 'gpa of a region'),
     size: size(region?.size, 'size of a region'),
   }));
-  if (typeof setup.features !== 'string' || !/^0x[0-9a-f]{1,16}$/.test(setup.features)) {
-    refuse(`features is ${JSON.stringify(setup.features)}`, 'a hexadecimal string of 64 bits');
+  if (typeof setup.features !== 'string' || !/^0x[0-9a-f]{1,32}$/.test(setup.features)) {
+    refuse(`features is ${JSON.stringify(setup.features)}`, 'a hexadecimal string of up to 128 bits');
   }
   if (!Array.isArray(setup.queueSizes)) refuse('queueSizes', 'a list');
   return {
