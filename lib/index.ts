@@ -8,13 +8,22 @@ export type {
   RingFault,
   StoppedRing,
 } from './backend/backend';
+export { EmulatedBackend, type EmulatedOptions } from './backend/emulated';
+export type { PathSettings } from './backend/path-settings';
+export { prepareTap } from './backend/tap-features';
 export { VhostKernelBackend, type VhostKernelOptions } from './backend/vhost-kernel';
 export * as virtioNet from './constants/virtio-net';
-export { type DeviceState, validateDeviceState } from './device/device-state';
-export { VirtioNetDevice, type VirtioNetDeviceOptions } from './device/virtio-net-device';
+export type { DeviceEvents, OfferOptions, VirtioNetDeviceOptions, VirtioNetDeviceParts } from './device/device-options';
+export { DEFAULT_PROPERTIES, type DeviceProperties } from './device/device-properties';
+export { type DeviceParts, type DeviceState, validateDeviceState } from './device/device-state';
+export type { SwitchedRing, SwitchReceipt } from './device/switch-backend';
+export { type InterruptLine, VIRTIO_MMIO_BYTES, VirtioMmio, type VirtioMmioOptions } from './device/virtio-mmio';
+export { VirtioNetDevice } from './device/virtio-net-device';
 export { ProtocolError, VhostError, type VhostErrorCode } from './errors';
 export { Guest, type GuestOptions } from './guest/guest';
 export { GuestRunner } from './guest/guest-runner';
+export { type MmioBus, MmioDriver } from './guest/mmio-driver';
+export { NetDriver, type NetDriverOptions } from './guest/net-driver';
 export { diagnose, type Finding } from './host/doctor';
 export { EventFd, type EventFdWatch } from './host/event-fd';
 export { Netns } from './host/netns';
@@ -44,10 +53,15 @@ export type {
 } from './migration/options';
 export { compareSetup, type DestinationAbilities } from './migration/setup';
 export { MigrationSource, type MigrationSourceParts } from './migration/source';
+export type { ControlCommand } from './net/control-command';
+export { FEATURE_PROFILES, type FeatureProfile, unmetDependencies } from './net/feature-rules';
 export { bit, bits, featureNames } from './net/features';
+export { acceptsFrame, type ReceiveFilter } from './net/receive-filter';
+export { receiveFilterProgram } from './net/receive-filter-program';
 export { type DescribedParts, describeQueues } from './observe/describe-queues';
 export { FrameLedger, type LedgerReport } from './observe/frame-ledger';
 export { inspectDescription, type NumberedInspection } from './observe/inspect-description';
+export { sumReports } from './observe/ledger-set';
 export { comparePages, explainPage, hashPages } from './observe/page-audit';
 export { type DescribedQueue, type Description, parseDescription } from './observe/queue-description';
 export { WriteWitness } from './observe/write-witness';

@@ -67,14 +67,9 @@ export async function runSwitchDemo(options: SwitchDemoOptions): Promise<number>
     const receipts = await switchInARow(side, options.switches);
     station.hush();
     const { sent } = await side.ask('hush', null);
-    await sleep(DRAIN_MS);
-    const { frames } = await side.ask('report', { sent: station.ledgers.map((_, flow) => station!.sentOf(flow)) });
     const summary: SwitchSummary = {
       switches: receipts.map(({ from, to, microseconds, framesMoved }) => ({ from, to, microseconds, framesMoved })),
-      frames: {
-        guestToNetwork: sumReports(station.ledgers.map((ledger, flow) => ledger.report(sent[flow]!))),
-        networkToGuest: sumReports(frames),
-      },
+      frames: await drained(side, station, sent),
     };
     await side.ask('end', null);
     say(`\n${frameTable(summary.frames)}\n`);
@@ -117,6 +112,25 @@ async function switchInARow(side: SideProcess<SwitchOrders>, switches: number): 
   }
   await sleep(STAY_MS);
   return receipts;
+}
+
+/** Both accounts when nothing is under way any more: everything has come, or nothing has for a while. */
+async function drained(
+  side: SideProcess<SwitchOrders>,
+  station: Station,
+  sentByGuest: readonly number[],
+): Promise<SwitchSummary['frames']> {
+  const sentToGuest = station.ledgers.map((_, flow) => station.sentOf(flow));
+  let seen = -1;
+  for (;;) {
+    await sleep(DRAIN_MS);
+    const { frames } = await side.ask('report', { sent: sentToGuest });
+    const guestToNetwork = sumReports(station.ledgers.map((ledger, flow) => ledger.report(sentByGuest[flow]!)));
+    const networkToGuest = sumReports(frames);
+    const received = guestToNetwork.received + networkToGuest.received;
+    if (received === seen || guestToNetwork.lost + networkToGuest.lost === 0) return { guestToNetwork, networkToGuest };
+    seen = received;
+  }
 }
 
 function isClean({ frames }: SwitchSummary): boolean {

@@ -6,21 +6,13 @@
 import type { QueueState } from '../virtqueue/queue-state';
 import type { ControlState } from './control-state';
 import { decodeControl, encodeControl, type SavedControl } from './control-state-record';
+import type { ConfigState } from './device-config';
 import { DEFAULT_PROPERTIES, type DeviceProperties } from './device-properties';
 import { decodeProperties } from './device-properties-record';
 import { decodeQueue } from './queue-state-record';
 import { fields, Reader } from './state-reader';
 
 export const DEVICE_STATE_VERSION = 2;
-
-/** What of the configuration space changes at run time. */
-export interface ConfigState {
-  linkUp: boolean;
-  mtu: number;
-  speed: number;
-  duplex: number;
-  generation: number;
-}
 
 /** As it is used in this process. */
 export interface DeviceParts {

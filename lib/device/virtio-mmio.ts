@@ -7,8 +7,9 @@ import * as mmio from '../constants/virtio-mmio';
 import { VIRTIO_ID_NET } from '../constants/virtio-status';
 import type { EventFdWatch } from '../host/event-fd';
 import type { QueueField } from './device-life';
+import type { DeviceTransport } from './device-options';
 import { fields, Reader } from './state-reader';
-import type { DeviceTransport, VirtioNetDevice } from './virtio-net-device';
+import type { VirtioNetDevice } from './virtio-net-device';
 
 /** 'VHNT' in memory order: nothing depends on it. */
 const VENDOR = 0x544e4856;

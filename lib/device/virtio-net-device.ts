@@ -4,14 +4,13 @@
  * data path or of process takes.
  */
 import { EventEmitter } from 'node:events';
-import type { Backend, QueueNotifiers, RingFault } from '../backend/backend';
+import type { Backend, QueueNotifiers, RingFault, RingPosition } from '../backend/backend';
 import { DeviceWriteLog } from '../backend/emulated-log';
 import * as net from '../constants/virtio-net';
 import { VhostError } from '../errors';
 import { EventFd } from '../host/event-fd';
 import type { DirtySource } from '../memory/dirty-log';
 import type { GuestMemory } from '../memory/guest-memory';
-import { encodeNetConfig } from '../net/config-space';
 import type { FeatureProfile } from '../net/feature-rules';
 import { offeredFeatures } from '../net/feature-rules';
 import { hasBit } from '../net/features';
@@ -19,67 +18,22 @@ import { emit, type Trace } from '../trace/trace';
 import { Turns } from '../turns';
 import type { QueueState } from '../virtqueue/queue-state';
 import { ControlService } from './control-service';
+import { DeviceConfig } from './device-config';
 import { DeviceDirtyLog } from './device-dirty-log';
 import { DeviceLife } from './device-life';
 import {
-  type DeviceProperties,
-  deviceProperties,
-  differingProperties,
-  isDuplex,
-  isMtu,
-  isSpeed,
-} from './device-properties';
+  type DeviceEvents,
+  type DeviceTransport,
+  type Made,
+  negotiated,
+  type OfferOptions,
+  type VirtioNetDeviceOptions,
+  type VirtioNetDeviceParts,
+} from './device-options';
+import { type DeviceProperties, deviceProperties, differingProperties } from './device-properties';
 import { DeviceRegisters } from './device-registers';
 import { type DeviceState, encodeDeviceState, validateDeviceState } from './device-state';
 import { type SwitchReceipt, switchOver } from './switch-backend';
-
-export interface VirtioNetDeviceParts {
-  memory: GuestMemory;
-  backend: Backend;
-  trace?: Trace | undefined;
-}
-
-/** A device that a driver is to find: everything but the address has a default (DEFAULT_PROPERTIES). */
-export interface OfferOptions extends VirtioNetDeviceParts, Partial<Omit<DeviceProperties, 'profile'>> {
-  mac: string;
-  /** Offers nothing beyond it, so that the guest may move wherever the profile can be carried. */
-  profile?: FeatureProfile | undefined;
-  /** Bits not to be offered. */
-  without?: bigint | undefined;
-}
-
-/** A device whose driver has finished with it already, without any transport. */
-export interface VirtioNetDeviceOptions extends VirtioNetDeviceParts {
-  /** Bits the driver acked. */
-  features: bigint;
-  /** Receive 2n, transmit 2n + 1. */
-  queues: readonly QueueState[];
-  controlQueue?: QueueState | undefined;
-  /** Pairs in use at first. Default: all that are there. */
-  activePairs?: number | undefined;
-  /** Lower case, with colons. */
-  mac: string;
-  mtu?: number | undefined;
-}
-
-export interface DeviceEvents {
-  /** The driver must be told to read the configuration space and the status again. */
-  configChange: [];
-  /** The device is broken until its driver resets it. */
-  needsReset: [reason: string];
-  /** A driver did what the specification forbids; the device went on as if it had not. */
-  violation: [what: string];
-}
-
-/** What a transport keeps for itself and a migration carries for it. */
-export interface DeviceTransport {
-  save(): Record<string, unknown>;
-}
-
-interface Made {
-  properties: DeviceProperties;
-  offered: bigint;
-}
 
 export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   readonly memory: GuestMemory;
@@ -101,11 +55,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   readonly #writes = new DeviceWriteLog();
   #backend: Backend;
   #life: DeviceLife;
-  #linkUp = true;
-  #mtu: number;
-  #speed: number;
-  #duplex: number;
-  #generation = 0;
+  readonly #config: DeviceConfig;
   #log: DeviceDirtyLog | null = null;
   #closed = false;
   readonly #stopListening: () => void;
@@ -139,11 +89,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
     }
     const device = new VirtioNetDevice(parts, { properties: state.properties, offered: state.offered });
     device.#life.adopt(state);
-    device.#linkUp = state.config.linkUp;
-    device.#mtu = state.config.mtu;
-    device.#speed = state.config.speed;
-    device.#duplex = state.config.duplex;
-    device.#generation = state.config.generation;
+    device.#config.restore(state.config);
     device.transportState = state.transport;
     return device;
   }
@@ -158,10 +104,8 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
     this.offeredFeatures = made.offered;
     this.#backend = options.backend;
     this.#trace = options.trace;
-    const { pairs, mtu, speed, duplex } = made.properties;
-    this.#mtu = mtu;
-    this.#speed = speed;
-    this.#duplex = duplex;
+    const { pairs } = made.properties;
+    this.#config = new DeviceConfig(made.properties);
     const queues = 2 * pairs + (hasBit(made.offered, net.VIRTIO_NET_F_CTRL_VQ) ? 1 : 0);
     this.notifiers = Array.from({ length: queues }, () => ({ kick: EventFd.create(), call: EventFd.create() }));
     this.#life = this.#newLife();
@@ -205,7 +149,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
       properties: this.properties,
       offered: this.offeredFeatures,
       notifiers: this.notifiers,
-      linkUp: () => this.#linkUp,
+      linkUp: () => this.#config.state.linkUp,
     });
   }
 
@@ -227,8 +171,18 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
     return this.#life.queues;
   }
 
+  /** As it stands while the device does; not `ready` where the driver has set none up. */
+  get controlQueue(): QueueState {
+    return this.#life.controlQueue;
+  }
+
   get running(): boolean {
     return this.#backend.running;
+  }
+
+  /** Where the data queues stand now: by queue, null for one that is not served. Of a kernel path, roughly. */
+  positions(): Promise<(RingPosition | null)[]> {
+    return this.#turns.run(() => (this.#backend.running ? this.#backend.positions() : this.queues.map(() => null)));
   }
 
   /** As the driver sees it now. */
@@ -237,7 +191,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   }
 
   get mtu(): number {
-    return this.#mtu;
+    return this.#config.state.mtu;
   }
 
   /** Queue pairs in use. */
@@ -252,20 +206,12 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
 
   /** The configuration space as it is now (virtio 1.4 section 5.1.4). */
   readConfig(): Uint8Array {
-    return encodeNetConfig({
-      mac: this.mac,
-      linkUp: this.#linkUp,
-      announce: this.#life.control.announcePending,
-      maxPairs: this.properties.pairs,
-      mtu: this.#mtu,
-      speed: this.#speed,
-      duplex: this.#duplex,
-    });
+    return this.#config.encode(this.mac, this.#life.control.announcePending);
   }
 
   /** Changes whenever the device itself has changed the configuration space. */
   get configGeneration(): number {
-    return this.#generation;
+    return this.#config.state.generation;
   }
 
   #violation(what: string): void {
@@ -301,30 +247,27 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   }
 
   get linkUp(): boolean {
-    return this.#linkUp;
+    return this.#config.state.linkUp;
   }
 
   /** Plugs or pulls the cable: status bit, configuration interrupt, and no frame reaches a guest without a link. */
   async setLink(up: boolean): Promise<void> {
     this.#throwIfClosed();
-    if (this.#linkUp === up) return;
-    this.#linkUp = up;
+    if (this.linkUp === up) return;
+    this.#config.setLink(up);
     await this.#settingsChanged(this.#life);
     this.#configChanged();
   }
 
-  setSpeed(speed: number, duplex = this.#duplex): void {
-    if (!isSpeed(speed) || !isDuplex(duplex))
-      throw new VhostError('VHOST_ERR_INVALID_ARGUMENT', `speed ${speed}, duplex ${duplex}`);
-    this.#speed = speed;
-    this.#duplex = duplex;
+  /** Mbit/s, or SPEED_UNKNOWN; throws VHOST_ERR_INVALID_ARGUMENT. */
+  setSpeed(speed: number, duplex = this.#config.state.duplex): void {
+    this.#config.setSpeed(speed, duplex);
     this.#configChanged();
   }
 
-  /** Tells the driver of another MTU. The tap's own is its owner's business. */
+  /** Tells the driver of another MTU, 68 to 65,535. The tap's own is its owner's business. */
   setMtu(mtu: number): void {
-    if (!isMtu(mtu)) throw new VhostError('VHOST_ERR_INVALID_ARGUMENT', `mtu ${mtu}`);
-    this.#mtu = mtu;
+    this.#config.setMtu(mtu);
     this.#configChanged();
   }
 
@@ -338,7 +281,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   }
 
   #configChanged(): void {
-    this.#generation = (this.#generation + 1) >>> 0;
+    this.#config.changed();
     this.emit('configChange');
   }
 
@@ -351,18 +294,20 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
 
   /** Everything a start takes time for, before somebody waits for it; until the start its taps are kept empty. */
   prepare(): Promise<void> {
-    return this.#turns.run(() => {
+    return this.#turns.run(async () => {
       this.#throwIfClosed();
-      return this.#backend.prepare(this.#life);
+      if (this.#life.driverOk) await this.#backend.prepare(this.#life);
     });
   }
 
+  /** Serves the driver, now if it has come as far as DRIVER_OK, else when it does. */
   start(): Promise<void> {
     return this.#turns.run(() => this.#start());
   }
 
   async #start(): Promise<void> {
     this.#throwIfClosed();
+    if (!this.#life.driverOk) return;
     await this.#backend.start(this.#life);
     this.#control.start(this.#life);
   }
@@ -446,13 +391,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
       queues,
       controlQueue,
       control,
-      config: {
-        linkUp: this.#linkUp,
-        mtu: this.#mtu,
-        speed: this.#speed,
-        duplex: this.#duplex,
-        generation: this.#generation,
-      },
+      config: this.#config.state,
       transport: this.transport?.save() ?? this.transportState,
     });
   }
@@ -492,13 +431,4 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   #throwIfClosed(): void {
     if (this.#closed) throw new VhostError('VHOST_ERR_CLOSED', 'VirtioNetDevice is closed');
   }
-}
-
-/** The device that somebody has negotiated with already has what it needs and no more. */
-function negotiated(options: VirtioNetDeviceParts | VirtioNetDeviceOptions): Made {
-  if (!('features' in options)) throw new VhostError('VHOST_ERR_INVALID_ARGUMENT', 'features and queues are missing');
-  const { features, queues, mac, mtu } = options;
-  const sizes = { rxQueueSize: queues[0]?.size, txQueueSize: queues[1]?.size };
-  const properties = deviceProperties({ mac, pairs: queues.length / 2, ...(mtu === undefined ? {} : { mtu }) });
-  return { properties: { ...properties, ...sizes } as DeviceProperties, offered: features };
 }

@@ -11,6 +11,8 @@ export interface DescribedParts {
   /** Acked by the driver. */
   features: bigint;
   queues: readonly QueueState[];
+  /** Described when it is ready; its notifiers are behind those of `queues`. */
+  controlQueue?: QueueState | null;
   /** Default: receive 2n, transmit 2n + 1. */
   roles?: readonly QueueRole[];
   /** With them the command also says what the eventfds count. */
@@ -21,7 +23,8 @@ export interface DescribedParts {
 
 /** Valid while this process lives and its memory keeps its regions. Throws VHOST_ERR_CLOSED. A VirtioNetDevice has the parts. */
 export function describeQueues(parts: DescribedParts): Description {
-  const { memory, features, queues, roles, notifiers, running = true } = parts;
+  const { memory, features, queues, controlQueue, roles, notifiers, running = true } = parts;
+  const all = controlQueue?.ready === true ? [...queues, controlQueue] : queues;
   return {
     pid: process.pid,
     features: `0x${features.toString(16)}`,
@@ -32,11 +35,12 @@ export function describeQueues(parts: DescribedParts): Description {
       path: `/proc/${process.pid}/fd/${native().fdNumber(fd)}`,
       offset: 0,
     })),
-    queues: queues.map((queue, index) => {
+    queues: all.map((queue, index) => {
+      const own = index === queues.length ? 'control' : index % 2 === 0 ? 'receive' : 'transmit';
       const notifier = notifiers?.[index];
       return {
         ...queue,
-        role: roles?.[index] ?? (index % 2 === 0 ? 'receive' : 'transmit'),
+        role: roles?.[index] ?? own,
         ...(notifier === undefined ? {} : { kickFd: notifier.kick.fd, callFd: notifier.call.fd }),
       };
     }),
