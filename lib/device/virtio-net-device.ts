@@ -11,7 +11,6 @@ import { VhostError } from '../errors';
 import { EventFd } from '../host/event-fd';
 import type { DirtySource } from '../memory/dirty-log';
 import type { GuestMemory } from '../memory/guest-memory';
-import type { FeatureProfile } from '../net/feature-rules';
 import { offeredFeatures } from '../net/feature-rules';
 import { hasBit } from '../net/features';
 import { emit, type Trace } from '../trace/trace';

@@ -10,8 +10,9 @@ import type { MigratableGuest } from '../migration/options';
 import { native } from '../native';
 import type { Guest } from './guest';
 
-/** Polls between two looks at the event loop. */
+/** Between two looks at the event loop: polls, and microseconds after which it is not polled again. */
 const POLLS_PER_TURN = 16;
+const TURN_MICROS = 500;
 /** Node's timers have milliseconds. */
 const SHORTEST_SLEEP_MS = 1;
 
@@ -94,8 +95,11 @@ export class GuestRunner implements MigratableGuest {
   #turn(): void {
     const { guest } = this;
     const clock = native();
-    for (let poll = 0; poll < POLLS_PER_TURN; poll++) {
-      if (guest.poll(clock.monotonicMicros()) > 0) continue;
+    const end = clock.monotonicMicros() + TURN_MICROS;
+    let now = 0;
+    for (let poll = 0; poll < POLLS_PER_TURN && now < end; poll++) {
+      now = clock.monotonicMicros();
+      if (guest.poll(now) > 0) continue;
       if (guest.armInterrupts()) continue;
       this.#sleep(guest.dueIn(clock.monotonicMicros()));
       return;

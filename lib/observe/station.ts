@@ -19,6 +19,8 @@ const STRIDE = 2048;
 /** Frames that may be due at once after this process did not get to run: more than that are given up, not sent as a burst. */
 const MOST_DUE = 256;
 const MOST_FLOWS = 64;
+/** A station that does not get to run for a while must not be what loses frames. */
+const TX_QUEUE_LENGTH = 16_384;
 
 export interface StationOptions {
   /** Path of the network namespace, or null. */
@@ -101,7 +103,13 @@ export class Station {
     for (const first of [sends, receives]) requireFlows(first, flows);
     requireFrameSize(options.frameSize, fromStation(shape, 0), STRIDE);
     const tap = await Tap.open({ name: options.name ?? '', netns: options.netns, flags: IFF_TAP | IFF_NO_PI });
-    return new Station(tap, options);
+    try {
+      await tap.setTxQueueLen(TX_QUEUE_LENGTH);
+      return new Station(tap, options);
+    } catch (error) {
+      await tap.close();
+      throw error;
+    }
   }
 
   /** Frames of the `index`th flow sent so far: their sequences are 0 to one less. */

@@ -1,6 +1,8 @@
-import type { Backend } from '../../../lib/backend/backend';
+import { EmulatedBackend } from '../../../lib/backend/emulated';
 import { VIRTIO_RING_F_EVENT_IDX } from '../../../lib/constants/virtio-ring';
 import { VirtioNetDevice } from '../../../lib/device/virtio-net-device';
+import { Netns } from '../../../lib/host/netns';
+import { Tap } from '../../../lib/host/tap';
 import { GuestMemory } from '../../../lib/memory/guest-memory';
 import { bits } from '../../../lib/net/features';
 import { describeQueues } from '../../../lib/observe/describe-queues';
@@ -13,9 +15,11 @@ test('a device has the parts of a description', async () => {
   const memory = GuestMemory.create([{ gpa: 0, size: 0x10000 }]);
   const rings = { size: 16, eventIdx: true, ...splitLayout(0, 16, true) };
   const queue = SplitDriver.format(memory, 0x8000, rings).queueState();
+  await using netns = await Netns.create();
+  await using tap = await Tap.open({ netns: netns.path });
   const device = new VirtioNetDevice({
     memory,
-    backend: { running: false, close: () => Promise.resolve() } as unknown as Backend,
+    backend: new EmulatedBackend({ taps: [tap] }),
     features: bits(VIRTIO_RING_F_EVENT_IDX),
     queues: [queue, queue],
     mac: '02:00:00:00:00:02',
