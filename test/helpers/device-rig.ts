@@ -30,6 +30,8 @@ const BOOT_GPA = 0x10_0000;
 const MEMORY = 64 * 1024 * 1024;
 const TO_NETWORK = 1;
 const TO_GUEST = 101;
+/** Between those of one life and the next. */
+const FLOWS = 200;
 /** All that is offered. */
 export const EVERYTHING = (1n << 128n) - 1n;
 
@@ -48,7 +50,7 @@ export interface DeviceRigOptions {
 export class DeviceRig {
   readonly netns: Netns;
   readonly taps: readonly Tap[];
-  readonly station: Station;
+  station: Station;
   readonly memory: GuestMemory;
   readonly device: VirtioNetDevice;
   readonly mmio: VirtioMmio;
@@ -59,6 +61,8 @@ export class DeviceRig {
   driver!: NetDriver;
   runner!: GuestRunner;
   readonly #backends: Backend[];
+  /** Of the driver: each has flows of its own, so that what is left of one is not taken for the next one's. */
+  #life = 0;
 
   private constructor(parts: {
     netns: Netns;
@@ -84,25 +88,13 @@ export class DeviceRig {
   }
 
   static async create(options: DeviceRigOptions = {}): Promise<DeviceRig> {
-    const { kind = 'emulated', pairs = 1, rate = 2000, frameSize = 128, faults } = options;
+    const { kind = 'emulated', pairs = 1, faults } = options;
     const netns = await Netns.create();
     await netns.addBridge('br0');
     const open = { name: 'dev0', netns: netns.path };
     const taps = pairs === 1 ? [await Tap.open(open)] : await Tap.openQueues(pairs, open);
-    const station = await Station.open({
-      netns: netns.path,
-      name: 'station',
-      mac: STATION_MAC,
-      peerMac: GUEST_MAC,
-      sends: TO_GUEST,
-      receives: TO_NETWORK,
-      flows: pairs,
-      rate,
-      frameSize,
-      capacity: 1 << 18,
-    });
+    const station = await openStation(netns, options, 0);
     await netns.attach('br0', 'dev0');
-    await netns.attach('br0', 'station');
     const memory = GuestMemory.create([{ gpa: 0, size: MEMORY }]);
     const trace = new Trace({ capacity: 20_000 });
     const backend = makeBackend(kind, taps, trace, faults);
@@ -115,6 +107,13 @@ export class DeviceRig {
     const backend = makeBackend(kind, this.taps, this.trace, faults);
     this.#backends.push(backend);
     return backend;
+  }
+
+  /** Ends what the driver does, as a crash would; the device is not told. The next `boot` begins new accounts on both sides. */
+  async crash(): Promise<void> {
+    await this.runner.pause();
+    await this.station.close();
+    this.station = await openStation(this.netns, this.options, ++this.#life);
   }
 
   /** A driver finds the device and boots a guest, which runs. */
@@ -131,8 +130,8 @@ export class DeviceRig {
       activePairs: 1,
       rate,
       frameSize,
-      flow: TO_NETWORK,
-      receiveFlow: TO_GUEST,
+      flow: TO_NETWORK + this.#life * FLOWS,
+      receiveFlow: TO_GUEST + this.#life * FLOWS,
       shape: pairs > 1 ? 'udp' : 'raw',
       ledgerCapacity: 1 << 16,
       ...options,
@@ -168,11 +167,11 @@ export class DeviceRig {
   }
 
   /** Both fall silent; what is under way arrives. Both accounts, over all flows. */
-  async settle(): Promise<{ toNetwork: LedgerReport; toGuest: LedgerReport }> {
+  async settle(milliseconds = 400): Promise<{ toNetwork: LedgerReport; toGuest: LedgerReport }> {
     const { guest } = this.driver;
     this.station.hush();
     guest.setRate(0);
-    await sleep(400);
+    await sleep(milliseconds);
     return {
       toNetwork: sumReports(this.station.ledgers.map((ledger, flow) => ledger.report(guest.sentOf(flow)))),
       toGuest: sumReports(guest.ledgers.map((ledger, flow) => ledger.report(this.station.sentOf(flow)))),
@@ -193,6 +192,24 @@ export class DeviceRig {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
+}
+
+async function openStation(netns: Netns, options: DeviceRigOptions, life: number): Promise<Station> {
+  const { pairs = 1, rate = 2000, frameSize = 128 } = options;
+  const station = await Station.open({
+    netns: netns.path,
+    name: 'station',
+    mac: STATION_MAC,
+    peerMac: GUEST_MAC,
+    sends: TO_GUEST + life * FLOWS,
+    receives: TO_NETWORK + life * FLOWS,
+    flows: pairs,
+    rate,
+    frameSize,
+    capacity: 1 << 18,
+  });
+  await netns.attach('br0', 'station');
+  return station;
 }
 
 function makeBackend(kind: PathKind, taps: readonly Tap[], trace: Trace, faults?: FaultPlan): Backend {
