@@ -28,8 +28,9 @@ export const GUEST_MAC = '02:00:00:00:00:02';
 export const STATION_MAC = '02:00:00:00:00:01';
 const BOOT_GPA = 0x10_0000;
 const MEMORY = 64 * 1024 * 1024;
-const TO_NETWORK = 1;
-const TO_GUEST = 101;
+/** First flows of the first life. */
+export const TO_NETWORK = 1;
+export const TO_GUEST = 101;
 /** Between those of one life and the next. */
 const FLOWS = 200;
 /** All that is offered. */
@@ -196,9 +197,11 @@ export class DeviceRig {
 
 async function openStation(netns: Netns, options: DeviceRigOptions, life: number): Promise<Station> {
   const { pairs = 1, rate = 2000, frameSize = 128 } = options;
+  // A name of its own: the kernel may hold the one before for a moment after its close.
+  const name = life === 0 ? 'station' : `station${life}`;
   const station = await Station.open({
     netns: netns.path,
-    name: 'station',
+    name,
     mac: STATION_MAC,
     peerMac: GUEST_MAC,
     sends: TO_GUEST + life * FLOWS,
@@ -208,7 +211,7 @@ async function openStation(netns: Netns, options: DeviceRigOptions, life: number
     frameSize,
     capacity: 1 << 18,
   });
-  await netns.attach('br0', 'station');
+  await netns.attach('br0', name);
   return station;
 }
 

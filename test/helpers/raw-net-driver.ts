@@ -69,8 +69,8 @@ export class RawNetDriver {
   tx!: RawQueue;
   control: ControlDriver | null = null;
   controlQueue = -1;
-  /** Frames received and not yet taken by `receive`. */
-  readonly #frames: RawFrame[] = [];
+  /** Frames with their headers that the device has not used, oldest first. */
+  readonly #unsent: Uint8Array[] = [];
   readonly #merged: boolean;
   readonly #options: Required<RawDriverOptions>;
   #next: number;
@@ -102,12 +102,7 @@ export class RawNetDriver {
     return driver;
   }
 
-  /** First address that is not in use. */
-  get end(): number {
-    return this.#next;
-  }
-
-  take(bytes: number, alignment = PAGE_SIZE): number {
+  #take(bytes: number, alignment = PAGE_SIZE): number {
     const start = alignUp(this.#next, alignment);
     this.#next = start + bytes;
     return start;
@@ -115,10 +110,10 @@ export class RawNetDriver {
 
   #queue(number: number, bufferSize: number): RawQueue {
     const size = Math.min(this.#options.size, this.mmio.queueMax(number));
-    const plan = planQueue(this.mmio.features, size, false, (bytes, alignment) => this.take(bytes, alignment));
+    const plan = planQueue(this.mmio.features, size, false, (bytes, alignment) => this.#take(bytes, alignment));
     formatQueue(this.memory, plan, NO_WRITE_LOG);
     const ring = attachQueue(this.memory, plan.state, NO_WRITE_LOG);
-    return { number, ring, buffers: this.take(size * bufferSize), bufferSize };
+    return { number, ring, buffers: this.#take(size * bufferSize), bufferSize };
   }
 
   /** A receive queue on memory of its own, all buffers posted, and told to the device. */
@@ -163,16 +158,47 @@ export class RawNetDriver {
 
   /** Writes a frame behind its header and makes it available, unpublished. Answers false when the ring is full. */
   post(bytes: Uint8Array, header: Partial<VirtioNetHeader> = {}): boolean {
-    const { ring, buffers, bufferSize } = this.tx;
-    ring.release(ring.pending());
-    if (ring.free === 0) return false;
-    const at = buffers + ring.nextId * bufferSize;
-    const buffer = this.memory.view(at, this.headerLength + bytes.length);
-    const view = new DataView(buffer.buffer, buffer.byteOffset, buffer.length);
-    writeHeader(view, 0, this.headerLength, { ...NO_OFFLOAD, ...header });
-    buffer.set(bytes, this.headerLength);
-    ring.post(lowWord(at), highWord(at), buffer.length, false);
+    this.reap();
+    if (this.tx.ring.free === 0) return false;
+    const whole = new Uint8Array(this.headerLength + bytes.length);
+    writeHeader(new DataView(whole.buffer), 0, this.headerLength, { ...NO_OFFLOAD, ...header });
+    whole.set(bytes, this.headerLength);
+    this.#post(whole);
     return true;
+  }
+
+  #post(whole: Uint8Array): void {
+    const { ring, buffers, bufferSize } = this.tx;
+    const at = buffers + ring.nextId * bufferSize;
+    this.memory.write(at, whole);
+    ring.post(lowWord(at), highWord(at), whole.length, false);
+    this.#unsent.push(whole);
+  }
+
+  /** Takes back what the device has used, in order. */
+  reap(): void {
+    const { ring } = this.tx;
+    const done = ring.pending();
+    ring.release(done);
+    this.#unsent.splice(0, done);
+  }
+
+  /** Resets the transmit queue and sets it up elsewhere; what the device had not used goes there again. */
+  async renewTransmit(): Promise<void> {
+    await this.mmio.resetQueue(1);
+    this.reap();
+    const unsent = this.#unsent.splice(0);
+    this.setUpTransmit();
+    for (const whole of unsent) this.#post(whole);
+    this.publish();
+  }
+
+  /** Resets the receive queue and sets it up elsewhere. Answers what had arrived in the old one. */
+  async renewReceive(): Promise<RawFrame[]> {
+    await this.mmio.resetQueue(0);
+    const frames = this.receive(false);
+    this.setUpReceive();
+    return frames;
   }
 
   /** Shows the device what was posted. */
@@ -192,28 +218,31 @@ export class RawNetDriver {
   receive(repost = true): RawFrame[] {
     const { ring, number } = this.rx;
     const pending = ring.pending();
+    const frames: RawFrame[] = [];
     let taken = 0;
-    while (taken < pending) taken += this.#takeFrame(taken);
-    if (repost) {
-      ring.repost(taken);
-      if (ring.publish()) this.mmio.kick(number);
-    } else {
-      ring.release(taken);
+    while (taken < pending) {
+      const frame = this.#frameAt(taken);
+      frames.push(frame);
+      taken += frame.buffers;
     }
-    return this.#frames.splice(0);
+    if (!repost) {
+      ring.release(taken);
+      return frames;
+    }
+    ring.repost(taken);
+    if (ring.publish()) this.mmio.kick(number);
+    return frames;
   }
 
-  #takeFrame(first: number): number {
+  #frameAt(first: number): RawFrame {
     const { ring, buffers, bufferSize } = this.rx;
     const piece = (index: number): Uint8Array =>
       this.memory.view(buffers + ring.usedId(first + index) * bufferSize, ring.usedLength(first + index));
     const head = piece(0);
-    const view = new DataView(head.buffer, head.byteOffset, head.length);
-    const header = readHeader(view, 0, this.headerLength);
+    const header = readHeader(new DataView(head.buffer, head.byteOffset, head.length), 0, this.headerLength);
     const count = this.#merged ? header.numBuffers! : 1;
-    const parts = Array.from({ length: count }, (_, index) => (index === 0 ? head : piece(index)));
-    this.#frames.push({ header, bytes: new Uint8Array(Buffer.concat(parts)).slice(this.headerLength), buffers: count });
-    return count;
+    const parts = Array.from({ length: count }, (_, index) => piece(index));
+    return { header, bytes: new Uint8Array(Buffer.concat(parts)).slice(this.headerLength), buffers: count };
   }
 
   /** Collects frames until there are `count`, or throws. */
