@@ -23,6 +23,7 @@ export class RawTalk {
   readonly #rig: DeviceRig;
   readonly #driver: RawNetDriver;
   #timer: NodeJS.Timeout | null = null;
+  #turns = 0;
   #sending = true;
   #receiving = true;
 
@@ -41,6 +42,8 @@ export class RawTalk {
   #turn(): void {
     if (this.#receiving) this.account(this.#driver.receive());
     if (!this.#sending) return;
+    // Two at a time, one in four turns: about as many as the station sends.
+    if (++this.#turns % 4 !== 0) return;
     for (let frame = 0; frame < 2 && this.#driver.post(numberedFrame(this.sent)); frame++) this.sent++;
     this.#driver.publish();
   }
