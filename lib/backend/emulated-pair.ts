@@ -12,7 +12,7 @@ import { openDeviceQueue } from '../virtqueue/open-queue';
 import type { QueueState } from '../virtqueue/queue-state';
 import type { BackendDevice, RingFault, RingPosition, StoppedRing } from './backend';
 import type { DeviceWriteLog } from './emulated-log';
-import { EmulatedReceive } from './emulated-receive';
+import { EmulatedReceive, type KeptFrame } from './emulated-receive';
 import { EmulatedTransmit } from './emulated-transmit';
 
 const READABLE = 1;
@@ -42,6 +42,7 @@ export class EmulatedPair {
     tap: Tap,
     device: BackendDevice,
     log: DeviceWriteLog,
+    kept: KeptFrame,
     mtu: number,
     onFault: (fault: RingFault) => void,
   ) {
@@ -61,8 +62,9 @@ export class EmulatedPair {
     });
     const [rx, tx] = this.#rings;
     const header = headerLength(features);
-    const largest = header + ((features & GUEST_GSO) === 0n ? mtu + ETHERNET_OVERHEAD : LARGEST_GSO);
-    this.#receive = rx ? new EmulatedReceive(rx, tap, log, { features, header, largest }) : null;
+    const ordinary = header + mtu + ETHERNET_OVERHEAD;
+    const largest = (features & GUEST_GSO) === 0n ? ordinary : header + LARGEST_GSO;
+    this.#receive = rx ? new EmulatedReceive(rx, tap, log, kept, { features, header, largest, ordinary }) : null;
     this.#transmit = tx ? new EmulatedTransmit(tx, tap) : null;
   }
 

@@ -1,4 +1,8 @@
-/** The receive half of the emulated data path: frames read from the tap go into the driver's buffers, in batches. */
+/**
+ * The receive half of the emulated data path: frames read from the tap go into the driver's buffers, in batches. Nobody can tell how long a
+ * frame is before it is read. So frames are read while there is room for the largest, and while there is less, which may be all that a
+ * driver ever posts, one at a time: one that does not fit then is kept until the driver has posted more.
+ */
 import { VIRTIO_NET_F_MRG_RXBUF } from '../constants/virtio-net';
 import type { Tap } from '../host/tap';
 import { native } from '../native';
@@ -15,8 +19,14 @@ export interface ReceiveOptions {
   features: bigint;
   /** Bytes of header before each frame. */
   header: number;
-  /** Bytes of the largest frame the tap gives, header included. */
+  /** Bytes of the largest frame the tap gives, and of the largest that was not put together from several; header included. */
   largest: number;
+  ordinary: number;
+}
+
+/** A frame that waits for buffers, with its header. It outlives the ring, not the data path. */
+export interface KeptFrame {
+  bytes: Uint8Array | null;
 }
 
 /** What one run did: `starved` when frames may wait but buffers are missing. */
@@ -31,6 +41,7 @@ export class EmulatedReceive {
   readonly #log: DeviceWriteLog;
   readonly #options: ReceiveOptions;
   readonly #merged: boolean;
+  readonly #kept: KeptFrame;
   readonly #held: HeldChains;
   readonly #arena = frameArena();
   readonly #lengths = new Int32Array(BATCH);
@@ -42,13 +53,14 @@ export class EmulatedReceive {
   /** Frames larger than the buffer that was there for them, without MRG_RXBUF: dropped, as the kernel does. */
   dropped = 0;
 
-  constructor(device: DeviceQueue, tap: Tap, log: DeviceWriteLog, options: ReceiveOptions) {
+  constructor(device: DeviceQueue, tap: Tap, log: DeviceWriteLog, kept: KeptFrame, options: ReceiveOptions) {
     this.#device = device;
     this.#tap = tap;
     this.#log = log;
     this.#options = options;
     this.#merged = hasBit(options.features, VIRTIO_NET_F_MRG_RXBUF);
-    this.#held = new HeldChains(Math.max(BATCH, Math.min(device.size, 256)));
+    this.#kept = kept;
+    this.#held = new HeldChains(device.size);
   }
 
   /** Moves one batch; `onCall` is told when the driver wants to know. The answer is used again by the next call. */
@@ -57,16 +69,10 @@ export class EmulatedReceive {
     const held = this.#held;
     const result = this.#result;
     result.frames = 0;
-    held.fill(device);
+    held.fill(device, this.#options.largest);
     try {
-      const room = Math.min(BATCH, held.room(this.#options.largest, this.#merged));
-      result.starved = room === 0;
-      if (room > 0) {
-        const frames = native().framesRead(this.#tap.handle, this.#arena, STRIDE, room, this.#lengths);
-        for (let index = 0; index < frames; index++) this.#deliver(index * STRIDE, this.#lengths[index]!);
-        // An empty queue, and a tap that is gone, both are no frames.
-        result.frames = Math.max(0, frames);
-      }
+      if (this.#kept.bytes === null) this.#read(result);
+      else this.#deliverKept(this.#kept.bytes, result);
     } finally {
       held.release(device);
     }
@@ -74,11 +80,42 @@ export class EmulatedReceive {
     return result;
   }
 
+  #read(result: ReceiveRun): void {
+    const room = this.#room();
+    result.starved = room === 0;
+    if (room === 0) return;
+    const frames = native().framesRead(this.#tap.handle, this.#arena, STRIDE, room, this.#lengths);
+    for (let index = 0; index < frames; index++) this.#deliver(index * STRIDE, this.#lengths[index]!);
+    // An empty queue, and a tap that is gone, both are no frames.
+    result.frames = Math.max(0, frames);
+  }
+
+  /** Frames that may be read now. */
+  #room(): number {
+    const held = this.#held;
+    const certain = Math.min(BATCH, held.room(this.#options.largest, this.#merged));
+    if (certain > 0 || !this.#merged) return certain;
+    return held.left >= this.#options.ordinary || held.full ? 1 : 0;
+  }
+
+  #deliverKept(bytes: Uint8Array, result: ReceiveRun): void {
+    result.starved = this.#held.left < bytes.length;
+    if (result.starved) return;
+    this.#kept.bytes = null;
+    this.#arena.set(bytes);
+    this.#deliver(0, bytes.length);
+    result.frames = 1;
+  }
+
   #deliver(at: number, length: number): void {
     const held = this.#held;
     const first = held.current;
     if (!this.#merged && length > held.bytesOf(first)) {
       this.dropped++;
+      return;
+    }
+    if (length > held.left) {
+      this.#kept.bytes = this.#arena.slice(at, at + length);
       return;
     }
     let buffers = 0;

@@ -22,6 +22,7 @@ import type {
 } from './backend';
 import { DeviceWriteLog } from './emulated-log';
 import { EmulatedPair } from './emulated-pair';
+import type { KeptFrame } from './emulated-receive';
 import { ServedDevice } from './served-device';
 import { TapDiscard } from './tap-discard';
 import { BY_TAP } from './tap-features';
@@ -49,6 +50,8 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
   #device: ServedDevice | null = null;
   /** One for each pair in use. */
   #pairs: EmulatedPair[] = [];
+  /** By pair. */
+  readonly #kept: readonly KeptFrame[];
   #prepared: BackendDevice | null = null;
   #discards: TapDiscard[] = [];
   #mtu = 0;
@@ -58,6 +61,7 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
   constructor({ taps, trace, prepareTaps = false }: EmulatedOptions) {
     super();
     this.#taps = new TapQueues(taps, 'emulated backend', prepareTaps);
+    this.#kept = taps.map(() => ({ bytes: null }));
     this.#trace = trace;
   }
 
@@ -148,7 +152,8 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
   }
 
   #pair(device: ServedDevice, index: number): EmulatedPair {
-    return new EmulatedPair(index, this.#taps.taps[index]!, device, this.#log, this.#mtu, this.#onFault);
+    const tap = this.#taps.taps[index]!;
+    return new EmulatedPair(index, tap, device, this.#log, this.#kept[index]!, this.#mtu, this.#onFault);
   }
 
   readonly #onFault = (fault: RingFault): void => {
@@ -159,6 +164,7 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
   async stop(): Promise<QueueState[]> {
     const { queues } = this.#running();
     this.#stoppedRings = this.#pairs.flatMap((pair) => this.#halt(pair, queues));
+    for (const pair of this.#pairs) this.#dropKept(pair.index);
     this.#pairs = [];
     this.#taps.unclaim();
     this.#device = null;
@@ -179,6 +185,15 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
     return stopped;
   }
 
+  /** Nothing takes a frame back that was read: one for which the guest had no room is lost with the data path. */
+  #dropKept(pair: number): void {
+    const kept = this.#kept[pair]!;
+    if (kept.bytes === null) return;
+    const message = `a frame of ${kept.bytes.length} bytes for which the guest has no room is dropped`;
+    emit(this.#trace, { kind: 'fault', object: `emulated pair ${pair}`, message });
+    kept.bytes = null;
+  }
+
   async settingsChanged(): Promise<void> {
     const device = this.#running();
     const pairs = this.#taps.activePairs(device);
@@ -187,6 +202,7 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
       const last = this.#pairs.length - 1;
       await this.#taps.park(last);
       this.#halt(this.#pairs[last]!, device.queues);
+      this.#dropKept(last);
       this.#pairs.pop();
     }
     while (this.#pairs.length < pairs) {

@@ -1,10 +1,13 @@
 /**
- * Receive buffers taken from the driver ahead of the frames they are for, each descriptor read once and kept here, so that a frame is only
- * read from the tap when there is room for the largest one: what has been read can always be delivered.
+ * Receive buffers taken from the driver ahead of the frames they are for, each descriptor read once and kept here, so that frames are read
+ * from the tap when there is room for them.
  */
 
 import type { DeviceQueue } from '../virtqueue/device-queue';
 import type { RegionView } from '../virtqueue/ring-memory';
+
+/** Chains taken even when fewer have room for a frame. */
+const ENOUGH = 256;
 
 export class HeldChains {
   readonly #most: number;
@@ -17,7 +20,9 @@ export class HeldChains {
   readonly #regions: RegionView[] = [];
   #count = 0;
   #taken = 0;
+  #left = 0;
 
+  /** `most`: entries of the ring. */
   constructor(most: number) {
     this.#most = most;
     this.#ids = new Int32Array(most);
@@ -25,9 +30,12 @@ export class HeldChains {
     this.#bytes = new Float64Array(most);
   }
 
-  /** Takes chains from `device` until full or there are no more. Throws VHOST_ERR_RING for a chain no device may write to. */
-  fill(device: DeviceQueue): void {
-    while (this.#count < this.#most) {
+  /**
+   * Takes chains from `device` until there are enough, with room for `bytes` at least, or no more. Throws VHOST_ERR_RING for a chain no
+   * device may write to.
+   */
+  fill(device: DeviceQueue, bytes: number): void {
+    while (this.#count < this.#most && (this.#count < ENOUGH || this.#left < bytes)) {
       const id = device.pop();
       if (id < 0) return;
       const { chain } = device;
@@ -40,6 +48,7 @@ export class HeldChains {
       }
       this.#ids[this.#count] = id;
       this.#bytes[this.#count] = chain.writableBytes;
+      this.#left += chain.writableBytes;
       this.#firsts[++this.#count] = at;
     }
   }
@@ -59,6 +68,16 @@ export class HeldChains {
     return frames;
   }
 
+  /** Bytes of the chains that were not written to. */
+  get left(): number {
+    return this.#left;
+  }
+
+  /** As many chains as the ring has entries: the driver can add none. */
+  get full(): boolean {
+    return this.#count === this.#most;
+  }
+
   /** The next chain to write to, or -1. */
   get current(): number {
     return this.#taken < this.#count ? this.#taken : -1;
@@ -74,6 +93,7 @@ export class HeldChains {
 
   /** The chain was written to and goes back to the driver. */
   take(): void {
+    this.#left -= this.#bytes[this.#taken]!;
     this.#taken++;
   }
 
@@ -101,5 +121,6 @@ export class HeldChains {
     if (this.#count > this.#taken) device.unpop(this.#count - this.#taken);
     this.#count = 0;
     this.#taken = 0;
+    this.#left = 0;
   }
 }

@@ -54,6 +54,8 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   readonly #writes = new DeviceWriteLog();
   #backend: Backend;
   #life: DeviceLife;
+  /** The life that the data path serves: until a reset is complete, the one before. Null while none runs. */
+  #served: DeviceLife | null = null;
   readonly #config: DeviceConfig;
   #log: DeviceDirtyLog | null = null;
   #closed = false;
@@ -219,12 +221,12 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   }
 
   readonly #ringError = ({ queue, message }: RingFault): void => {
-    this.#break(this.#life, `queue ${queue}: ${message}`);
+    this.#break(this.#served, `queue ${queue}: ${message}`);
   };
 
-  #break(life: DeviceLife, reason: string): void {
+  #break(life: DeviceLife | null, reason: string): void {
     emit(this.#trace, { kind: 'fault', object: 'device', message: reason });
-    if (life !== this.#life || life.broken) return;
+    if (life === null || life !== this.#life || life.broken) return;
     life.break();
     this.emit('needsReset', reason);
     // Section 2.1.2: told only to a driver that has come as far as DRIVER_OK.
@@ -306,20 +308,29 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
 
   async #start(): Promise<void> {
     this.#throwIfClosed();
-    if (!this.#life.driverOk) return;
-    await this.#backend.start(this.#life);
-    this.#control.start(this.#life);
+    const life = this.#life;
+    if (!life.driverOk) return;
+    const before = this.#served;
+    this.#served = life;
+    try {
+      await this.#backend.start(life);
+    } catch (error) {
+      this.#served = before;
+      throw error;
+    }
+    this.#control.start(life);
   }
 
   /** Nothing touches guest memory after this resolves; `queues` then holds where every ring stands. */
   stop(): Promise<void> {
-    return this.#turns.run(() => this.#stop(this.#life));
+    return this.#turns.run(() => this.#stop(this.#served ?? this.#life));
   }
 
   async #stop(life: DeviceLife): Promise<void> {
     await this.#control.stop();
     if (!this.#backend.running) return;
     const stopped = await this.#backend.stop();
+    this.#served = null;
     for (const [index, queue] of stopped.entries()) Object.assign(life.queues[index]!, queue);
   }
 
@@ -330,7 +341,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   switchBackend(next: Backend): Promise<SwitchReceipt> {
     return this.#turns.run(async () => {
       this.#throwIfClosed();
-      const life = this.#life;
+      const life = this.#served ?? this.#life;
       if (next === this.#backend) throw new VhostError('VHOST_ERR_INVALID_ARGUMENT', 'that backend serves it already');
       await next.probe();
       next.requireFeatures(life.features);

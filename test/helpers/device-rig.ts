@@ -29,8 +29,11 @@ export const GUEST_MAC = '02:00:00:00:00:02';
 export const STATION_MAC = '02:00:00:00:00:01';
 const BOOT_GPA = 0x10_0000;
 const MEMORY = 64 * 1024 * 1024;
-const TO_NETWORK = 1;
-const TO_GUEST = 101;
+/** First flows of the first life. */
+export const TO_NETWORK = 1;
+export const TO_GUEST = 101;
+/** Between those of one life and the next. */
+const FLOWS = 200;
 /** Frames of a flow that show where it comes from, whatever was under way before. */
 const HEARD = 3;
 /** Nothing is under way any more when nothing came for so long. */
@@ -55,7 +58,7 @@ export interface DeviceRigOptions {
 export class DeviceRig {
   readonly netns: Netns;
   readonly taps: readonly Tap[];
-  readonly station: Station;
+  station: Station;
   readonly memory: GuestMemory;
   readonly device: VirtioNetDevice;
   readonly mmio: VirtioMmio;
@@ -66,6 +69,8 @@ export class DeviceRig {
   driver!: NetDriver;
   runner!: GuestRunner;
   readonly #backends: Backend[];
+  /** Of the driver: each has flows of its own, so that what is left of one is not taken for the next one's. */
+  #life = 0;
 
   private constructor(parts: {
     netns: Netns;
@@ -91,26 +96,14 @@ export class DeviceRig {
   }
 
   static async create(options: DeviceRigOptions = {}): Promise<DeviceRig> {
-    const { kind = 'emulated', pairs = 1, rate = 2000, frameSize = 128, faults } = options;
+    const { kind = 'emulated', pairs = 1, faults } = options;
     const netns = await Netns.create();
     await netns.addBridge('br0');
     const open = { name: 'dev0', netns: netns.path };
     const taps = pairs === 1 ? [await Tap.open(open)] : await Tap.openQueues(pairs, open);
-    const station = await Station.open({
-      netns: netns.path,
-      name: 'station',
-      mac: STATION_MAC,
-      peerMac: GUEST_MAC,
-      sends: TO_GUEST,
-      receives: TO_NETWORK,
-      flows: pairs,
-      rate,
-      frameSize,
-      capacity: 1 << 18,
-    });
     await taps[0]!.setTxQueueLen(TX_QUEUE_LENGTH);
+    const station = await openStation(netns, options, 0);
     await netns.attach('br0', 'dev0');
-    await netns.attach('br0', 'station');
     const memory = GuestMemory.create([{ gpa: 0, size: MEMORY }]);
     const trace = new Trace({ capacity: 20_000 });
     const backend = makeBackend(kind, taps, trace, faults);
@@ -123,6 +116,13 @@ export class DeviceRig {
     const backend = makeBackend(kind, this.taps, this.trace, faults);
     this.#backends.push(backend);
     return backend;
+  }
+
+  /** Ends what the driver does, as a crash would; the device is not told. The next `boot` begins new accounts on both sides. */
+  async crash(): Promise<void> {
+    await this.runner.pause();
+    await this.station.close();
+    this.station = await openStation(this.netns, this.options, ++this.#life);
   }
 
   /** A driver finds the device and boots a guest, which runs. */
@@ -139,8 +139,8 @@ export class DeviceRig {
       activePairs: 1,
       rate,
       frameSize,
-      flow: TO_NETWORK,
-      receiveFlow: TO_GUEST,
+      flow: TO_NETWORK + this.#life * FLOWS,
+      receiveFlow: TO_GUEST + this.#life * FLOWS,
       shape: pairs > 1 ? 'udp' : 'raw',
       ledgerCapacity: 1 << 16,
       ...options,
@@ -216,6 +216,26 @@ export class DeviceRig {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
+}
+
+async function openStation(netns: Netns, options: DeviceRigOptions, life: number): Promise<Station> {
+  const { pairs = 1, rate = 2000, frameSize = 128 } = options;
+  // A name of its own: the kernel may hold the one before for a moment after its close.
+  const name = life === 0 ? 'station' : `station${life}`;
+  const station = await Station.open({
+    netns: netns.path,
+    name,
+    mac: STATION_MAC,
+    peerMac: GUEST_MAC,
+    sends: TO_GUEST + life * FLOWS,
+    receives: TO_NETWORK + life * FLOWS,
+    flows: pairs,
+    rate,
+    frameSize,
+    capacity: 1 << 18,
+  });
+  await netns.attach('br0', name);
+  return station;
 }
 
 function makeBackend(kind: PathKind, taps: readonly Tap[], trace: Trace, faults?: FaultPlan): Backend {
