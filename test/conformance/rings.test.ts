@@ -48,7 +48,9 @@ async function expectSound(rig: DeviceRig, frames: number): Promise<void> {
   const { toNetwork, toGuest } = await rig.settle();
   expect([rig.violations, rig.broken, rig.runner.failure]).toEqual([[], [], null]);
   expect(toNetwork).toMatchObject(nothingWrong);
-  expect(toGuest).toMatchObject(nothingWrong);
+  // What the host dropped because nobody took it in time, on a machine with other work, is counted and not the data path's.
+  const { dropped } = (await rig.taps[0]!.stats()).tx;
+  expect(toGuest).toMatchObject({ ...nothingWrong, lost: dropped });
   expect(Math.min(toNetwork.received, toGuest.received)).toBeGreaterThanOrEqual(frames);
   expect(rig.driver.guest.counters.malformed).toBe(0);
 }
@@ -142,8 +144,6 @@ describe.each(pathKinds())('%s', (kind) => {
     if (process.env.VHOST_NET_VM === '1') return;
     test.each(formats)('%s, both ways', async (_, wanted) => {
       await using rig = await DeviceRig.create({ kind, rate: WRAP_RATE, frameSize: 64 });
-      // As long as nobody reads for half a second, whoever else has the processors.
-      for (const port of ['dev0', 'station']) await rig.netns.ip('link', 'set', 'dev', port, 'txqueuelen', '10000');
       await rig.boot(wanted, { frameSize: 64 });
       await rig.flows(TURN + 1000);
       await expectSound(rig, TURN + 1000);
