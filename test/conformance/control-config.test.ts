@@ -4,7 +4,8 @@ import { VIRTIO_NET_F_GUEST_ANNOUNCE } from '../../lib/constants/virtio-net';
 import { VIRTIO_NET_ERR, VIRTIO_NET_OK } from '../../lib/constants/virtio-net-ctrl';
 import { DUPLEX_FULL, DUPLEX_UNKNOWN, type NetConfig, SPEED_UNKNOWN } from '../../lib/net/config-space';
 import { bit } from '../../lib/net/features';
-import { ControlLab, controlPaths, named } from '../helpers/control-lab';
+import { BROADCAST, named } from '../helpers/control-frames';
+import { ControlLab, controlPaths } from '../helpers/control-lab';
 import { GUEST_MAC } from '../helpers/device-rig';
 import { until } from '../helpers/vhost-wait';
 
@@ -95,7 +96,7 @@ describe.each(controlPaths())('$name', (path) => {
 
   test('no frame reaches the guest without a link, and all do with one', async () => {
     const { device } = lab.rig;
-    const frames = () => [named('own', GUEST_MAC), named('broadcast', 'ff:ff:ff:ff:ff:ff')];
+    const frames = () => [named('own', GUEST_MAC), named('broadcast', BROADCAST)];
     await lab.say({ kind: 'rx-mode', mode: 'promisc', on: false });
     for (let round = 0; round < 3; round++) {
       expect(await lab.deliver(frames())).toEqual(['own', 'broadcast']);
@@ -109,6 +110,22 @@ describe.each(controlPaths())('$name', (path) => {
       expect(lab.taken(unseen)).toEqual([]);
       await expectChange(() => device.setLink(true), {});
       expect(lab.taken(unseen)).toEqual([]);
+      await lab.plugged();
+    }
+  });
+
+  test('a cable that was pulled before a stop and plugged in while the device stood', async () => {
+    const { device, netns } = lab.rig;
+    // Of the interface at once; the bridge hears of it later.
+    const carrier = async () => (await netns.ip('link', 'show', 'dev', 'dev0')).includes('LOWER_UP');
+    for (const backend of [device.backend, lab.rig.backend(path.kind)]) {
+      await device.setLink(false);
+      await device.stop();
+      await device.setLink(true);
+      expect(await carrier()).toBe(false);
+      if (backend !== device.backend) await device.switchBackend(backend);
+      await device.start();
+      expect(await carrier()).toBe(true);
       await lab.plugged();
     }
   });

@@ -1,13 +1,12 @@
 /** A command is answered when it has its effect and not before: what the network sends after the ack already meets the new filter. */
 import type { ControlCommand } from '../../lib/net/control-command';
 import { macTable } from '../helpers/control-commands';
-import { ControlLab, controlPaths, named, tagged } from '../helpers/control-lab';
+import { BROADCAST, GROUP, named, OTHER, tagged } from '../helpers/control-frames';
+import { ControlLab, controlPaths } from '../helpers/control-lab';
 import { GUEST_MAC } from '../helpers/device-rig';
 import { until } from '../helpers/vhost-wait';
 
 const ROUNDS = 200;
-const FOREIGN = '02:00:00:00:00:99';
-const GROUP = '33:33:00:00:00:01';
 
 interface Door {
   open: ControlCommand;
@@ -21,12 +20,12 @@ const DOORS: readonly Door[] = [
   {
     open: { kind: 'rx-mode', mode: 'promisc', on: true },
     shut: { kind: 'rx-mode', mode: 'promisc', on: false },
-    frame: [FOREIGN],
+    frame: [OTHER],
   },
-  { open: macTable([FOREIGN], []), shut: macTable([], []), frame: [FOREIGN] },
+  { open: macTable([OTHER], []), shut: macTable([], []), frame: [OTHER] },
   { open: macTable([], [GROUP]), shut: macTable([], []), frame: [GROUP] },
   { open: { kind: 'vlan-add', vid: 5 }, shut: { kind: 'vlan-del', vid: 5 }, frame: [GUEST_MAC, tagged(5)] },
-  { open: { kind: 'mac-addr-set', mac: FOREIGN }, shut: { kind: 'mac-addr-set', mac: GUEST_MAC }, frame: [FOREIGN] },
+  { open: { kind: 'mac-addr-set', mac: OTHER }, shut: { kind: 'mac-addr-set', mac: GUEST_MAC }, frame: [OTHER] },
   {
     open: { kind: 'rx-mode', mode: 'allmulti', on: true },
     shut: { kind: 'rx-mode', mode: 'allmulti', on: false },
@@ -35,7 +34,7 @@ const DOORS: readonly Door[] = [
   {
     open: { kind: 'rx-mode', mode: 'nobcast', on: false },
     shut: { kind: 'rx-mode', mode: 'nobcast', on: true },
-    frame: ['ff:ff:ff:ff:ff:ff'],
+    frame: [BROADCAST],
   },
 ];
 
@@ -85,6 +84,6 @@ describe.each(controlPaths())('$name', (path) => {
     expect(backend.settingsChanged).toBe(original);
     await backend.settingsChanged();
     await lab.quiet();
-    expect(await lab.deliver([named('foreign', FOREIGN), named('own', GUEST_MAC)])).toEqual(['own']);
+    expect(await lab.deliver([named('foreign', OTHER), named('own', GUEST_MAC)])).toEqual(['own']);
   });
 });

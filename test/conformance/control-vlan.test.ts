@@ -2,11 +2,11 @@
 import { VIRTIO_NET_F_CTRL_VLAN } from '../../lib/constants/virtio-net';
 import { VIRTIO_NET_ERR } from '../../lib/constants/virtio-net-ctrl';
 import { bit, hasBit } from '../../lib/net/features';
-import { ControlLab, controlPaths, expectFiltered, type Named, named, tagged } from '../helpers/control-lab';
+import { BROADCAST, type Named, named, namesOf, OTHER, tagged } from '../helpers/control-frames';
+import { ControlLab, controlPaths, expectFiltered } from '../helpers/control-lab';
 import { GUEST_MAC } from '../helpers/device-rig';
 
 const VIDS = [0, 1, 5, 6, 31, 32, 1000, 4094, 4095];
-const BROADCAST = 'ff:ff:ff:ff:ff:ff';
 
 /** Tags of every priority; one of another kind, which is not filtered; and none. */
 const frames = (): Named[] => [
@@ -15,7 +15,7 @@ const frames = (): Named[] => [
   ...VIDS.map((vid) => named(`VLAN ${vid}`, GUEST_MAC, tagged(vid, 0x8100, vid % 8))),
   named('broadcast in VLAN 5', BROADCAST, tagged(5)),
   named('802.1ad', GUEST_MAC, tagged(5, 0x88a8)),
-  named('other', '02:00:00:00:00:99', tagged(5)),
+  named('other', OTHER, tagged(5)),
 ];
 const ALWAYS = ['untagged', 'untagged broadcast', '802.1ad'];
 
@@ -53,18 +53,14 @@ describe.each(controlPaths())('$name', (path) => {
   test('all of them at once, and all but one', async () => {
     await lab.say({ kind: 'rx-mode', mode: 'promisc', on: false }, { kind: 'rx-mode', mode: 'alluni', on: true });
     for (let vid = 0; vid < 4096; vid++) await lab.say({ kind: 'vlan-add', vid });
-    expect(await lab.deliver(frames())).toEqual(frames().map(({ name }) => name));
+    expect(await lab.deliver(frames())).toEqual(namesOf(frames()));
     await lab.say({ kind: 'vlan-del', vid: 31 });
-    expect(await lab.deliver(frames())).toEqual(
-      frames()
-        .map(({ name }) => name)
-        .filter((name) => name !== 'VLAN 31'),
-    );
+    expect(await lab.deliver(frames())).toEqual(namesOf(frames()).filter((name) => name !== 'VLAN 31'));
   });
 
   test('a promiscuous guest is given every tag, and the table holds as soon as it no longer is', async () => {
     await lab.say({ kind: 'vlan-add', vid: 6 });
-    expect(await lab.deliver(frames())).toEqual(frames().map(({ name }) => name));
+    expect(await lab.deliver(frames())).toEqual(namesOf(frames()));
     await lab.say({ kind: 'rx-mode', mode: 'promisc', on: false });
     const [first, second, ...rest] = ALWAYS;
     expect(await lab.deliver(frames())).toEqual([first, second, 'VLAN 6', ...rest]);
@@ -82,7 +78,7 @@ describe.each(controlPaths())('$name', (path) => {
     expect(hasBit(lab.guest.features, VIRTIO_NET_F_CTRL_VLAN)).toBe(false);
     expect(await lab.guest.command({ kind: 'vlan-add', vid: 5 })).toBe(VIRTIO_NET_ERR);
     await lab.say({ kind: 'rx-mode', mode: 'promisc', on: false });
-    const names = frames().map(({ name }) => name);
+    const names = namesOf(frames());
     expect(await lab.deliver(frames())).toEqual(names.filter((name) => name !== 'other'));
   });
 });

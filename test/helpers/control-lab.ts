@@ -10,9 +10,9 @@ import { Tap } from '../../lib/host/tap';
 import type { ControlCommand, RxMode } from '../../lib/net/control-command';
 import { bit, hasBit } from '../../lib/net/features';
 import { acceptsFrame, initialReceiveFilter, type ReceiveFilter } from '../../lib/net/receive-filter';
+import { type Named, named } from './control-frames';
 import { ControlGuest, type ControlGuestOptions } from './control-guest';
 import { DeviceRig, type DeviceRigOptions, EVERYTHING, GUEST_MAC, type PathKind, pathKinds } from './device-rig';
-import { frameTo } from './receive-filters';
 import { sleep, until } from './vhost-wait';
 
 export interface ControlPath {
@@ -27,35 +27,6 @@ const SPLIT = EVERYTHING & ~bit(VIRTIO_F_RING_PACKED);
 export function controlPaths(): ControlPath[] {
   const split = pathKinds().map((kind): ControlPath => ({ name: kind, kind, wanted: SPLIT }));
   return [...split, { name: 'emulated, packed rings', kind: 'emulated', wanted: EVERYTHING }];
-}
-
-/** A frame by the name it has in what tests compare. */
-export interface Named {
-  readonly name: string;
-  readonly frame: Uint8Array;
-}
-
-/** After both addresses: of the default EtherType, behind a tag of 802.1Q, behind one of 802.1ad. */
-const UNTAGGED = [0x88, 0xb5];
-export const tagged = (vid: number, tpid = 0x8100, priority = 0): number[] => [
-  tpid >> 8,
-  tpid & 0xff,
-  (priority << 5) | (vid >> 8),
-  vid & 0xff,
-  0x88,
-  0xb5,
-];
-/** No address of a test, so that the bridge learns nothing from it. */
-const SOURCE = [0x06, 0, 0, 0, 0, 0x77];
-const STAMP_AT = 24;
-let stamps = 0;
-
-/** No two frames are alike: a stamp in the payload tells them apart. */
-export function named(name: string, destination: string, afterAddresses: readonly number[] = UNTAGGED): Named {
-  const frame = frameTo(destination, ...afterAddresses);
-  frame.set(SOURCE, 6);
-  new DataView(frame.buffer).setUint32(STAMP_AT, ++stamps);
-  return { name, frame };
 }
 
 const MODE_FIELD: Record<RxMode, keyof ReceiveFilter> = {
@@ -100,6 +71,7 @@ function acceptsOverBridge(filter: ReceiveFilter, frame: Uint8Array): boolean {
 }
 
 const STRIDE = 2048;
+const HEARD = 64;
 const hex = (frame: Uint8Array): string => Buffer.from(frame).toString('hex');
 
 export class ControlLab {
@@ -197,6 +169,14 @@ export class ControlLab {
   /** Names of the frames that the commands so far let through. */
   wanted(frames: readonly Named[]): string[] {
     return frames.filter(({ frame }) => acceptsOverBridge(this.filter, frame)).map(({ name }) => name);
+  }
+
+  /** Frames that came to the wire since the last call. */
+  heard(): Uint8Array[] {
+    const arena = new Uint8Array(HEARD * STRIDE);
+    const lengths = new Int32Array(HEARD);
+    const count = this.wire.readFrames(arena, STRIDE, HEARD, lengths);
+    return Array.from({ length: count }, (_, index) => arena.slice(index * STRIDE, index * STRIDE + lengths[index]!));
   }
 
   async close(): Promise<void> {
