@@ -28,8 +28,7 @@ interface Account {
 
 async function live(path: ControlPath): Promise<Account> {
   await using lab = await ControlLab.create(path);
-  const counters = async () => (await lab.rig.taps[0]!.stats()).tx;
-  const before = await counters();
+  const before = lab.counters.read();
   const arrived: string[][] = [];
   for (const one of STORY) {
     await lab.say(one);
@@ -38,7 +37,7 @@ async function live(path: ControlPath): Promise<Account> {
     expect(got).toEqual(lab.wanted(frames));
     arrived.push(got);
   }
-  const after = await counters();
+  const after = lab.counters.read();
   const tap = {
     packets: after.packets - before.packets,
     bytes: after.bytes - before.bytes,

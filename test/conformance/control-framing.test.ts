@@ -1,10 +1,12 @@
 /** One command of every class in every framing there is (virtio 1.4 section 2.7.4.1), over rings of every format and indirect tables. */
 
+import { isDeepStrictEqual } from 'node:util';
 import * as net from '../../lib/constants/virtio-net';
 import { VIRTIO_NET_OK } from '../../lib/constants/virtio-net-ctrl';
 import { type ControlCommand, encodeControlCommand } from '../../lib/net/control-command';
 import { GUEST_OFFLOADS } from '../../lib/net/feature-rules';
 import { bits } from '../../lib/net/features';
+import type { ControlRecord } from '../../lib/trace/trace';
 import { everyKind, NEW_MAC, namesOf } from '../helpers/control-frames';
 import { UNWRITTEN } from '../helpers/control-guest';
 import { ControlLab, controlPaths, expectFiltered } from '../helpers/control-lab';
@@ -32,6 +34,11 @@ test('there are as many framings as there should be, each of all bytes', () => {
 /** What the device may write: the ack alone, more than it, and that cut. */
 const WRITABLE = [[1], [8], [1, 1, 2], [3, 5]];
 const SOME_OFFLOADS = bits(net.VIRTIO_NET_F_GUEST_CSUM);
+
+/** Whether the device understood the command that was sent. */
+function same(record: ControlRecord, { kind, ...args }: ControlCommand): boolean {
+  return record.command === kind && record.ack === VIRTIO_NET_OK && isDeepStrictEqual(record.args, args);
+}
 
 interface Class {
   name: string;
@@ -95,22 +102,24 @@ describe.each(controlPaths())('$name', (path) => {
 
     test.each(CLASSES)('$name', async ({ turns, before }) => {
       const { trace } = lab.rig;
-      let turn = 0;
       const cuts = framings(encodeControlCommand(turns[0]).length);
+      const wrong: unknown[] = [];
+      let turn = 0;
       for (const [index, readable] of cuts.entries()) {
-        for (const writable of cuts.length > 128 ? [WRITABLE[index % WRITABLE.length]!] : WRITABLE) {
+        for (const writable of cuts.length > 8 ? [WRITABLE[index % WRITABLE.length]!] : WRITABLE) {
           const command = turns[turn++ % 2]!;
           before?.(lab);
           trace.clear();
           const { written, length } = await lab.guest.request(encodeControlCommand(command), { readable, writable });
-          const bytes = writable.reduce((a, b) => a + b);
-          expect([...written]).toEqual([VIRTIO_NET_OK, ...new Array<number>(bytes - 1).fill(UNWRITTEN)]);
-          expect(length).toBe(1);
-          const { kind, ...args } = command;
-          const record = { kind: 'control', command: kind, args, ack: VIRTIO_NET_OK };
-          expect(trace.records.filter((one) => one.kind === 'control')).toEqual([expect.objectContaining(record)]);
+          const [ack, ...behind] = written;
+          const done = trace.records.filter((one) => one.kind === 'control');
+          const right = ack === VIRTIO_NET_OK && length === 1 && behind.every((byte) => byte === UNWRITTEN);
+          if (!right || done.length !== 1 || !same(done[0]!, command))
+            wrong.push({ readable, writable, written, length, done });
         }
       }
+      expect(wrong).toEqual([]);
+      expect(turn).toBe(cuts.length * (cuts.length > 8 ? 1 : WRITABLE.length));
     });
 
     test('what the last of them mean holds', async () => {

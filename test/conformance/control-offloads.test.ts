@@ -62,9 +62,8 @@ describe.each(PATHS)('$name', (path) => {
       got.push(...lab.guest.take());
       return bytes() >= DATA;
     });
-    expect(Buffer.from(dataOf(got.map(({ frame }) => frame)))).toEqual(
-      Buffer.from(packet.subarray(TSO_HEADER + TCP_HEADERS)),
-    );
+    const data = dataOf(got.map(({ frame }) => frame));
+    expect(Buffer.compare(data, packet.subarray(TSO_HEADER + TCP_HEADERS))).toBe(0);
     return got;
   }
 
@@ -103,7 +102,7 @@ describe.each(PATHS)('$name', (path) => {
 
   test('segments arrive whole or cut, unchecked or checked, from the ack on', async () => {
     await expectSegments(true, true);
-    for (let round = 0; round < 20; round++) {
+    for (let round = 0; round < 3; round++) {
       expect(await set(0n)).toBe(VIRTIO_NET_OK);
       await expectSegments(false, false);
       expect(await set(CSUM)).toBe(VIRTIO_NET_OK);

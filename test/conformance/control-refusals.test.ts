@@ -32,9 +32,9 @@ describe.each(controlPaths())('$name', (path) => {
   /** VIRTIO_NET_ERR in the first byte of the answer, no other byte changed. */
   async function expectRefused(bytes: Uint8Array): Promise<void> {
     const { written, length } = await lab.guest.request(bytes, { readable: [bytes.length], writable: [4] });
-    const answer = { written: [...written], length };
-    const refusal = { written: [VIRTIO_NET_ERR, UNWRITTEN, UNWRITTEN, UNWRITTEN], length: 1 };
-    expect({ sent: Buffer.from(bytes).toString('hex').slice(0, 64), ...answer }).toMatchObject(refusal);
+    const refused = written[0] === VIRTIO_NET_ERR && written.subarray(1).every((byte) => byte === UNWRITTEN);
+    const sent = Buffer.from(bytes).toString('hex').slice(0, 64);
+    if (!refused || length !== 1) throw new Error(`${sent} is answered ${written}, ${length} bytes`);
   }
 
   /** Nothing has changed, and the queue goes on. */
@@ -140,10 +140,11 @@ describe.each(controlPaths())('$name', (path) => {
 });
 
 test('what is called served here is what is parsed', () => {
-  for (const [klass, commands] of SERVED.entries()) {
-    for (let command = 0; command < 256; command++) {
-      const parsed = parseControlCommand(Uint8Array.of(klass, command));
-      expect([klass, command, parsed?.kind === 'unknown']).toEqual([klass, command, command >= commands]);
-    }
+  const served = (klass: number): number[] =>
+    Array.from({ length: 256 }, (_, command) => command).filter(
+      (command) => parseControlCommand(Uint8Array.of(klass, command))?.kind !== 'unknown',
+    );
+  for (let klass = 0; klass < 256; klass++) {
+    expect(served(klass)).toEqual(Array.from({ length: SERVED[klass] ?? 0 }, (_, command) => command));
   }
 });

@@ -13,6 +13,7 @@ import { acceptsFrame, initialReceiveFilter, type ReceiveFilter } from '../../li
 import { type Named, named } from './control-frames';
 import { ControlGuest, type ControlGuestOptions } from './control-guest';
 import { DeviceRig, type DeviceRigOptions, EVERYTHING, GUEST_MAC, type PathKind, pathKinds } from './device-rig';
+import { TapCounters } from './tap-counters';
 import { sleep, until } from './vhost-wait';
 
 export interface ControlPath {
@@ -80,6 +81,7 @@ export class ControlLab {
   /** On the bridge, without virtio-net headers. */
   readonly wire: Tap;
   guest: ControlGuest;
+  readonly counters: TapCounters;
   /** What the commands since the last reset add up to. */
   filter: ReceiveFilter;
   /** Of the tap, when it was last looked at. */
@@ -89,17 +91,17 @@ export class ControlLab {
     const rig = await DeviceRig.create({ ...options, kind: path.kind });
     const wire = await Tap.open({ netns: rig.netns.path, name: 'wire', flags: IFF_TAP | IFF_NO_PI });
     await rig.netns.attach('br0', 'wire');
-    const lab = new ControlLab(path, rig, wire, await boot(rig, path));
-    lab.#dropped = (await rig.taps[0]!.stats()).tx.dropped;
-    return lab;
+    return new ControlLab(path, rig, wire, await TapCounters.open(rig.netns, 'dev0'), await boot(rig, path));
   }
 
-  private constructor(path: ControlPath, rig: DeviceRig, wire: Tap, guest: ControlGuest) {
+  private constructor(path: ControlPath, rig: DeviceRig, wire: Tap, counters: TapCounters, guest: ControlGuest) {
     this.path = path;
     this.rig = rig;
     this.wire = wire;
+    this.counters = counters;
     this.guest = guest;
     this.filter = fresh(guest);
+    this.#dropped = counters.read().dropped;
   }
 
   /** The driver resets the device and begins anew. */
@@ -138,8 +140,8 @@ export class ControlLab {
     const arrived: string[] = [];
     const before = this.#dropped;
     let accounted = 0;
-    await until('every frame has arrived or is counted', async () => {
-      this.#dropped = (await this.rig.taps[0]!.stats()).tx.dropped;
+    await until('every frame has arrived or is counted', () => {
+      this.#dropped = this.counters.read().dropped;
       arrived.push(...this.taken(frames));
       accounted = arrived.length + this.#dropped - before;
       return accounted >= frames.length;
@@ -163,7 +165,7 @@ export class ControlLab {
   async quiet(): Promise<void> {
     await sleep(20);
     this.guest.take();
-    this.#dropped = (await this.rig.taps[0]!.stats()).tx.dropped;
+    this.#dropped = this.counters.read().dropped;
   }
 
   /** Names of the frames that the commands so far let through. */
@@ -180,6 +182,7 @@ export class ControlLab {
   }
 
   async close(): Promise<void> {
+    await this.counters.close();
     await this.wire.close();
     await this.rig.close();
   }

@@ -60,4 +60,4 @@ export function tcpChecksumRight(frame: Uint8Array): boolean {
 
 /** Data of segments, put together again in their order. */
 export const dataOf = (frames: readonly Uint8Array[]): Uint8Array =>
-  Uint8Array.from(frames.flatMap((frame) => [...frame.subarray(TCP_HEADERS)]));
+  Buffer.concat(frames.map((frame) => frame.subarray(TCP_HEADERS)));
