@@ -251,12 +251,18 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
     return this.#config.state.linkUp;
   }
 
-  /** Plugs or pulls the cable: status bit, configuration interrupt, and no frame reaches a guest without a link. */
+  /** Plugs or pulls the cable: status bit, configuration interrupt, and no frame reaches a guest without a link. A failure changes nothing. */
   async setLink(up: boolean): Promise<void> {
     this.#throwIfClosed();
     if (this.linkUp === up) return;
     this.#config.setLink(up);
-    await this.#settingsChanged(this.#life);
+    try {
+      await this.#settingsChanged(this.#life);
+    } catch (error) {
+      this.#config.setLink(!up);
+      await this.#settingsChanged(this.#life).catch(() => undefined);
+      throw error;
+    }
     this.#configChanged();
   }
 

@@ -22,6 +22,8 @@ import { checkTxFilter, offloadChoices } from './tap-options';
 
 export const TUN_DEVICE = '/dev/net/tun';
 const { EACCES, EAGAIN, ENOENT } = constants.errno;
+/** In place of a program that a queue may have or not. */
+const NOT_KNOWN = new Uint8Array(0);
 
 export interface TapOptions extends Observed {
   /** Interface name, at most 15 bytes; a name with %d, or none, lets the kernel choose. */
@@ -49,6 +51,8 @@ export class Tap {
   #closed = false;
   #offload: number | null = null;
   #program: Uint8Array | null = null;
+  /** A new tap has a link. */
+  #carrier: boolean | null = true;
 
   private constructor(handle: FdHandle, netns: string | null, netnsHandle: FdHandle | null, observed: Observed) {
     this.handle = handle;
@@ -229,11 +233,12 @@ export class Tap {
 
   /** TUN_F_ bits: what the reader, that is the guest, takes unsegmented or unchecksummed. */
   async setOffload(offload: number): Promise<void> {
+    this.#offload = null;
     await this.#call('TUNSETOFFLOAD', { offload }, () => this.#native.tunSetOffload(this.handle, offload));
     this.#offload = offload;
   }
 
-  /** TUN_F_ bits that were set through this object, null before. The kernel does not tell them. */
+  /** TUN_F_ bits that were set through this object, null before and after a failure. The kernel does not tell them. */
   get offload(): number | null {
     return this.#offload;
   }
@@ -266,23 +271,27 @@ export class Tap {
 
   /** Classic BPF on frames towards the guest: the answer is the bytes kept, 0 drops. 8 bytes an instruction. */
   async attachFilter(program: Uint8Array): Promise<void> {
+    // A failure takes the program away from queues that were reached before it.
+    this.#program = NOT_KNOWN;
     await this.#call('TUNATTACHFILTER', { instructions: program.length / 8 }, () =>
       this.#native.tunAttachFilter(this.handle, program),
     );
     this.#program = Uint8Array.from(program);
   }
 
-  /** What `attachFilter` of this object was given last, null before and after `detachFilter`. */
+  /** What `attachFilter` of this object was given last, null before and after `detachFilter`; empty, as no program is, after a failure. */
   get attachedFilter(): Readonly<Uint8Array> | null {
     return this.#program;
   }
 
   /** Makes the kernel believe that there is no program, although every queue keeps the one it has: see `setQueue`. */
   async forgetFilter(): Promise<void> {
+    const program = this.#program;
     try {
       await this.attachFilter(new Uint8Array(0));
     } catch (error) {
       if (!(error instanceof VhostError && error.code === 'EINVAL')) throw error;
+      this.#program = program;
     }
   }
 
@@ -310,7 +319,14 @@ export class Tap {
 
   /** Link as a plugged or pulled cable. Takes effect later, by the kernel's link work: no fence against frames on their way. */
   async setCarrier(on: boolean): Promise<void> {
+    this.#carrier = null;
     await this.#call('TUNSETCARRIER', { on }, () => this.#native.tunSetCarrier(this.handle, on ? 1 : 0));
+    this.#carrier = on;
+  }
+
+  /** Link as it was set through this object, on before; null after a failure. */
+  get carrier(): boolean | null {
+    return this.#carrier;
   }
 
   /**

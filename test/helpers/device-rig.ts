@@ -53,6 +53,8 @@ export interface DeviceRigOptions {
   device?: Partial<OfferOptions>;
   mmio?: VirtioMmioOptions;
   faults?: FaultPlan;
+  /** Of the device's taps, rather than of vhost. */
+  tapFaults?: FaultPlan;
 }
 
 export class DeviceRig {
@@ -96,16 +98,16 @@ export class DeviceRig {
   }
 
   static async create(options: DeviceRigOptions = {}): Promise<DeviceRig> {
-    const { kind = 'emulated', pairs = 1, faults } = options;
+    const { kind = 'emulated', pairs = 1, faults, tapFaults } = options;
     const netns = await Netns.create();
     await netns.addBridge('br0');
-    const open = { name: 'dev0', netns: netns.path };
+    const trace = new Trace({ capacity: 20_000 });
+    const open = { name: 'dev0', netns: netns.path, trace, faults: tapFaults };
     const taps = pairs === 1 ? [await Tap.open(open)] : await Tap.openQueues(pairs, open);
     await taps[0]!.setTxQueueLen(TX_QUEUE_LENGTH);
     const station = await openStation(netns, options, 0);
     await netns.attach('br0', 'dev0');
     const memory = GuestMemory.create([{ gpa: 0, size: MEMORY }]);
-    const trace = new Trace({ capacity: 20_000 });
     const backend = makeBackend(kind, taps, trace, faults);
     const device = await VirtioNetDevice.offer({ memory, backend, trace, mac: GUEST_MAC, pairs, ...options.device });
     return new DeviceRig({ netns, taps, station, memory, device, backend, trace, options });
