@@ -20,8 +20,6 @@ export class TapQueues {
   readonly #user: string;
   readonly #prepare: boolean;
   #releases: (() => void)[] = [];
-  /** The carrier as it was left; up at first. */
-  #carrier = true;
 
   /** `user` names who has the taps, for whoever wants them too. `prepare`: set header size and offloads, which else are only checked. */
   constructor(taps: readonly Tap[], user: string, prepare: boolean) {
@@ -109,9 +107,8 @@ export class TapQueues {
       if (!same(tap.attachedFilter, program) && (tap.attachedFilter !== null || program !== ACCEPT_ALL)) {
         await tap.attachFilter(program);
       }
-      if (this.#carrier !== settings.linkUp) await tap.setCarrier(settings.linkUp);
+      if (tap.carrier !== settings.linkUp) await tap.setCarrier(settings.linkUp);
     }
-    this.#carrier = settings.linkUp;
   }
 
   /** Frames go to this queue from now on. */

@@ -49,6 +49,7 @@ export class Tap {
   #closed = false;
   #offload: number | null = null;
   #program: Uint8Array | null = null;
+  #carrier = true;
 
   private constructor(handle: FdHandle, netns: string | null, netnsHandle: FdHandle | null, observed: Observed) {
     this.handle = handle;
@@ -311,6 +312,12 @@ export class Tap {
   /** Link as a plugged or pulled cable. Takes effect later, by the kernel's link work: no fence against frames on their way. */
   async setCarrier(on: boolean): Promise<void> {
     await this.#call('TUNSETCARRIER', { on }, () => this.#native.tunSetCarrier(this.handle, on ? 1 : 0));
+    this.#carrier = on;
+  }
+
+  /** As it was set last through this object; up at first. */
+  get carrier(): boolean {
+    return this.#carrier;
   }
 
   /**
