@@ -12,8 +12,9 @@ import type { DriverQueue } from '../virtqueue/driver-queue';
 import { alignUp } from '../virtqueue/layout';
 import { NO_WRITE_LOG, type RingMemory, type WriteLog } from '../virtqueue/ring-memory';
 import { ControlDriver, type ControlFraming } from './control-driver';
-import { Guest, type GuestOptions } from './guest';
+import { Guest, type GuestOptions, RECEIVE_QUEUE, TRANSMIT_QUEUE } from './guest';
 import { type MmioBus, MmioDriver } from './mmio-driver';
+import { DEFAULT_QUEUE_SIZE } from './options';
 import { attachQueue, formatQueue, planQueue } from './rings';
 
 const CONTROL_QUEUE_SIZE = 64;
@@ -41,7 +42,7 @@ export class NetDriver {
     this.#control = control;
   }
 
-  /** From reset to DRIVER_OK. The guest has the address of the device, and as many pairs as were asked for and are there. */
+  /** From reset to DRIVER_OK. The guest has the device's address, as many pairs as were asked for and are there, and queues as long. */
   static async start(bus: MmioBus, memory: RingMemory, options: NetDriverOptions): Promise<NetDriver> {
     const { wanted, log = NO_WRITE_LOG, ...rest } = options;
     const mmio = MmioDriver.probe(bus);
@@ -50,7 +51,9 @@ export class NetDriver {
     const { mac, maxPairs } = mmio.config();
     const multiqueue = hasBit(features, VIRTIO_NET_F_MQ);
     const pairs = Math.min(rest.pairs ?? 1, multiqueue ? maxPairs : 1);
-    const booting: GuestOptions = { ...rest, features, mac, pairs };
+    const rxSize = Math.min(rest.rxSize ?? DEFAULT_QUEUE_SIZE, mmio.queueMax(RECEIVE_QUEUE));
+    const txSize = Math.min(rest.txSize ?? DEFAULT_QUEUE_SIZE, mmio.queueMax(TRANSMIT_QUEUE));
+    const booting: GuestOptions = { ...rest, features, mac, pairs, rxSize, txSize };
     const guest = Guest.boot(memory, booting, { log });
     for (const [number, queue] of guest.queues.entries()) mmio.setUpQueue(number, queue);
     const number = hasBit(features, VIRTIO_NET_F_CTRL_VQ) ? 2 * (multiqueue ? maxPairs : 1) : -1;
