@@ -101,6 +101,8 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   readonly #writes = new DeviceWriteLog();
   #backend: Backend;
   #life: DeviceLife;
+  /** The one that the data path was started for last: it may be over, while its rings are still let go of. */
+  #served: DeviceLife | null = null;
   #linkUp = true;
   #mtu: number;
   #speed: number;
@@ -189,9 +191,11 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
         this.#life = this.#newLife();
         return this.#life;
       },
-      start: () => this.#start(),
+      start: (life) => this.#start(life),
       end: (life) => this.#end(life),
-      kick: (index) => this.notifiers[index === 'control' ? 2 * pairs : index]?.kick.signal(),
+      kick: (index) => {
+        if (!this.#closed) this.notifiers[index === 'control' ? 2 * pairs : index]?.kick.signal();
+      },
       break: (life, reason) => this.#break(life, reason),
       violation: (what) => this.#violation(what),
     });
@@ -274,7 +278,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   }
 
   readonly #ringError = ({ queue, message }: RingFault): void => {
-    this.#break(this.#life, `queue ${queue}: ${message}`);
+    this.#break(this.#served ?? this.#life, `queue ${queue}: ${message}`);
   };
 
   #break(life: DeviceLife, reason: string): void {
@@ -349,22 +353,35 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
     });
   }
 
-  /** Everything a start takes time for, before somebody waits for it; until the start its taps are kept empty. */
+  /**
+   * Everything a start takes time for, before somebody waits for it; until the start its taps are kept empty. Nothing for a driver that has
+   * not come as far as DRIVER_OK.
+   */
   prepare(): Promise<void> {
-    return this.#turns.run(() => {
+    return this.#turns.run(async () => {
       this.#throwIfClosed();
-      return this.#backend.prepare(this.#life);
+      if (this.#life.driverOk) await this.#backend.prepare(this.#life);
     });
   }
 
+  /** Goes on where the device stands. Before DRIVER_OK that is nowhere: the driver's DRIVER_OK starts it. */
   start(): Promise<void> {
-    return this.#turns.run(() => this.#start());
+    return this.#turns.run(async () => {
+      this.#throwIfClosed();
+      if (this.#life.driverOk) await this.#start(this.#life);
+    });
   }
 
-  async #start(): Promise<void> {
+  async #start(life: DeviceLife): Promise<void> {
     this.#throwIfClosed();
-    await this.#backend.start(this.#life);
-    this.#control.start(this.#life);
+    this.#served = life;
+    await this.#backend.start(life);
+    try {
+      this.#control.start(life);
+    } catch (error) {
+      await this.#stop(life);
+      throw error;
+    }
   }
 
   /** Nothing touches guest memory after this resolves; `queues` then holds where every ring stands. */
@@ -391,9 +408,16 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
       await next.probe();
       next.requireFeatures(life.features);
       const from = this.#backend;
-      const receipt = await switchOver(life, from, next, this.#log?.current ?? null);
-      from.off('ringError', this.#ringError);
+      // Before it starts: it may meet a broken ring at once.
       next.on('ringError', this.#ringError);
+      let receipt: SwitchReceipt;
+      try {
+        receipt = await switchOver(life, from, next, this.#log?.current ?? null);
+      } catch (error) {
+        next.off('ringError', this.#ringError);
+        throw error;
+      }
+      from.off('ringError', this.#ringError);
       this.#backend = next;
       emit(this.#trace, { kind: 'state', object: 'device', from: from.kind, to: next.kind });
       return receipt;
@@ -437,13 +461,15 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   save(): DeviceState {
     if (this.#backend.running)
       throw new VhostError('VHOST_ERR_STATE', 'the state of a running device is not final: stop it first');
-    const { status, features, queues, controlQueue, control } = this.#life;
+    const { status, features, driverFeatures, queues, controlQueue, control, resetQueues } = this.#life;
     return encodeDeviceState({
       status,
       features,
       offered: this.offeredFeatures,
+      driverFeatures,
       properties: this.properties,
       queues,
+      resetQueues,
       controlQueue,
       control,
       config: {
