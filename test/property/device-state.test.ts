@@ -20,7 +20,7 @@ test('round trip', () => {
 
 /** Every place in a state: the object, the key. */
 function places(value: unknown, found: [Json, string][] = []): [Json, string][] {
-  if (typeof value !== 'object' || value === null) return found;
+  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value)) return found;
   for (const key of Object.keys(value)) {
     found.push([value as Json, key]);
     places((value as Json)[key], found);
@@ -69,7 +69,10 @@ test('any fields of any state replaced by anything, or dropped', () => {
   void fc.assert(
     fc.property(
       fc.oneof(deviceStates, fc.constant(fullState())),
-      fc.array(fc.tuple(fc.nat(), fc.option(anything, { nil: undefined, freq: 5 })), { minLength: 1, maxLength: 3 }),
+      fc.array(fc.tuple(fc.noBias(fc.nat()), fc.option(anything, { nil: undefined, freq: 5 })), {
+        minLength: 1,
+        maxLength: 3,
+      }),
       (state, changes) => {
         const mutable = throughJson(
           encodeDeviceState({
@@ -92,10 +95,10 @@ test('any fields of any state replaced by anything, or dropped', () => {
         count(accepted(mutable));
       },
     ),
-    { numRuns: 600 },
+    { numRuns: 800 },
   );
   // Both ends are met often.
-  expect([good > 50, refused > 200]).toEqual([true, true]);
+  expect([good > 8, refused > 200]).toEqual([true, true]);
 });
 
 test('anything at all', () => {
