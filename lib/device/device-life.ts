@@ -17,7 +17,7 @@ import { gpa } from '../memory/address';
 import type { GuestMemory } from '../memory/guest-memory';
 import { unmetDependencies } from '../net/feature-rules';
 import { bits, featureNames, hasBit } from '../net/features';
-import type { QueueState } from '../virtqueue/queue-state';
+import { copyQueueState, type QueueState } from '../virtqueue/queue-state';
 import { type ControlState, initialControlState } from './control-state';
 import type { DeviceProperties } from './device-properties';
 
@@ -109,20 +109,31 @@ export class DeviceLife implements BackendDevice {
     controlQueue?: QueueState;
     control?: ControlState;
     status?: number;
+    driverFeatures?: bigint;
+    resetQueues?: readonly number[];
   }): void {
-    this.features = parts.features;
+    const { features, driverFeatures = features, resetQueues = [] } = parts;
+    this.features = features;
     for (let word = 0; word < FEATURE_WORDS; word++) {
-      this.#words[word] = Number((parts.features >> BigInt(32 * word)) & 0xffffffffn);
+      this.#words[word] = Number((driverFeatures >> BigInt(32 * word)) & 0xffffffffn);
     }
-    this.queues = parts.queues.map((queue) => ({ ...queue }));
-    if (parts.controlQueue !== undefined) this.controlQueue = { ...parts.controlQueue };
+    for (const number of resetQueues) this.#reset.add(number);
+    this.queues = parts.queues.map(copyQueueState);
+    if (parts.controlQueue !== undefined) this.controlQueue = copyQueueState(parts.controlQueue);
     this.control = parts.control ?? initialControlState(this.#context.properties.mac, parts.features);
     this.#status = parts.status ?? ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
   }
 
-  /** The driver's features, 32 bits at a time. */
-  driverFeatures(window: number): number {
-    return this.#words[window] ?? 0;
+  /** What the driver has written, accepted or not. */
+  get driverFeatures(): bigint {
+    let features = 0n;
+    for (let word = FEATURE_WORDS - 1; word >= 0; word--) features = (features << 32n) | BigInt(this.#words[word]!);
+    return features;
+  }
+
+  /** Numbers of the queues that may be set up after DRIVER_OK. */
+  get resetQueues(): number[] {
+    return [...this.#reset];
   }
 
   /** What is written after FEATURES_OK, or beyond 128 bits, changes nothing. Answers what is wrong with it, or null. */
@@ -154,8 +165,7 @@ export class DeviceLife implements BackendDevice {
   }
 
   #acceptFeatures(): string | null {
-    let features = 0n;
-    for (let word = FEATURE_WORDS - 1; word >= 0; word--) features = (features << 32n) | BigInt(this.#words[word]!);
+    const features = this.driverFeatures;
     const foreign = features & ~this.#context.offered;
     if (foreign !== 0n) return `features that were not offered: ${featureNames(foreign).join(', ')}`;
     if (!hasBit(features, net.VIRTIO_F_VERSION_1)) return 'features without VIRTIO_F_VERSION_1';

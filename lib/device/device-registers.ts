@@ -19,7 +19,7 @@ export interface RegistersParts {
   life(): DeviceLife;
   /** Begins the next life, with everything as it is after a reset. */
   renew(): DeviceLife;
-  start(): Promise<void>;
+  start(life: DeviceLife): Promise<void>;
   /** Ends the life's data path and control queue. Never fails: there is no state left to be saved. */
   end(life: DeviceLife): Promise<void>;
   kick(index: number | 'control'): void;
@@ -46,6 +46,11 @@ export class DeviceRegisters {
     return this.#resetting !== null && this.#life.status === 0 ? this.#resetting : this.#life.status;
   }
 
+  /** A reset has begun and is not complete: what still comes from the queues belongs to the life before. */
+  get resetting(): boolean {
+    return this.#resetting !== null;
+  }
+
   /** 0 resets: `status` is 0 when nothing touches guest memory any more. DRIVER_OK starts the data path. */
   writeStatus(value: number): void {
     if (value === 0) {
@@ -59,7 +64,7 @@ export class DeviceRegisters {
     void this.#parts.turns.run(async () => {
       if (life !== this.#life || life.broken) return;
       try {
-        await this.#parts.start();
+        await this.#parts.start(life);
       } catch (error) {
         this.#parts.break(life, `the data path could not be started: ${message(error)}`);
       }
@@ -75,10 +80,6 @@ export class DeviceRegisters {
       await this.#parts.end(life);
       if (fresh === this.#life) this.#resetting = null;
     });
-  }
-
-  driverFeatures(window: number): number {
-    return this.#life.driverFeatures(window);
   }
 
   writeDriverFeatures(window: number, value: number): void {

@@ -3,14 +3,24 @@
  * is saved is plain JSON; what is read back is untrusted until `validateDeviceState` has passed it. Addresses are held against guest memory
  * by the backend that is started with them.
  */
-import type { QueueState } from '../virtqueue/queue-state';
+import { VIRTIO_F_RING_PACKED } from '../constants/virtio-config';
+import {
+  VIRTIO_CONFIG_S_ACKNOWLEDGE as ACKNOWLEDGE,
+  VIRTIO_CONFIG_S_DRIVER as DRIVER,
+  VIRTIO_CONFIG_S_DRIVER_OK as DRIVER_OK,
+  VIRTIO_CONFIG_S_FAILED as FAILED,
+  VIRTIO_CONFIG_S_FEATURES_OK as FEATURES_OK,
+  VIRTIO_CONFIG_S_NEEDS_RESET as NEEDS_RESET,
+} from '../constants/virtio-status';
+import { hasBit } from '../net/features';
+import { copyQueueState, type QueueState } from '../virtqueue/queue-state';
 import type { ControlState } from './control-state';
 import { decodeControl, encodeControl, type SavedControl } from './control-state-record';
 import type { ConfigState } from './device-config';
 import { DEFAULT_PROPERTIES, type DeviceProperties } from './device-properties';
 import { decodeProperties } from './device-properties-record';
 import { decodeQueue } from './queue-state-record';
-import { fields, Reader } from './state-reader';
+import { fields, plainCopy, Reader, shown } from './state-reader';
 
 export const DEVICE_STATE_VERSION = 2;
 
@@ -19,8 +29,12 @@ export interface DeviceParts {
   status: number;
   features: bigint;
   offered: bigint;
+  /** What the driver has written to the feature registers, accepted or not. */
+  driverFeatures: bigint;
   properties: DeviceProperties;
   queues: readonly QueueState[];
+  /** Numbers of the queues that the driver has reset since DRIVER_OK and may set up again. */
+  resetQueues: readonly number[];
   controlQueue: QueueState;
   control: ControlState;
   config: ConfigState;
@@ -37,8 +51,11 @@ export interface DeviceState {
   /** Bits the driver acked, and bits it was offered, hexadecimal. */
   features: string;
   offered: string;
+  /** Bits the driver has written so far, hexadecimal. */
+  driverFeatures: string;
   properties: DeviceProperties;
   queues: QueueState[];
+  resetQueues: number[];
   controlQueue: QueueState;
   control: SavedControl;
   config: ConfigState;
@@ -50,8 +67,10 @@ const KNOWN = new Set([
   'status',
   'features',
   'offered',
+  'driverFeatures',
   'properties',
   'queues',
+  'resetQueues',
   'controlQueue',
   'control',
   'config',
@@ -61,23 +80,26 @@ const KNOWN = new Set([
 ]);
 /** Fields without which the driver would meet another device. */
 const MANDATORY = ['status', 'features', 'properties', 'queues', 'controlQueue', 'control', 'config'];
-/** ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK: what version 1 was always saved in. */
-const STATUS_OF_VERSION_1 = 15;
+/** What version 1 was always saved in. */
+const STATUS_OF_VERSION_1 = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
+const EVERY_STATUS = STATUS_OF_VERSION_1 | NEEDS_RESET | FAILED;
 const UNUSED_QUEUE = { size: 64, ready: false, descTable: 0, availRing: 0, usedRing: 0, nextAvail: 0 };
 
 export function encodeDeviceState(parts: DeviceParts): DeviceState {
   return {
     version: DEVICE_STATE_VERSION,
-    mandatory: parts.transport === null ? MANDATORY : [...MANDATORY, 'transport'],
+    mandatory: parts.transport === null ? [...MANDATORY] : [...MANDATORY, 'transport'],
     status: parts.status,
     features: hex(parts.features),
     offered: hex(parts.offered),
+    driverFeatures: hex(parts.driverFeatures),
     properties: { ...parts.properties },
-    queues: parts.queues.map((queue) => ({ ...queue })),
-    controlQueue: { ...parts.controlQueue },
+    queues: parts.queues.map(copyQueueState),
+    resetQueues: [...parts.resetQueues],
+    controlQueue: copyQueueState(parts.controlQueue),
     control: encodeControl(parts.control),
     config: { ...parts.config },
-    transport: parts.transport,
+    transport: structuredClone(parts.transport),
   };
 }
 
@@ -89,8 +111,8 @@ export function validateDeviceState(value: unknown): DeviceParts {
   const state = fields(reader, value, 'state');
   const version = reader.integer(state.version, 'version', 1, DEVICE_STATE_VERSION);
   for (const name of reader.list(state.mandatory ?? [], 'mandatory', 0, 256)) {
-    if (!KNOWN.has(String(name))) {
-      reader.refuse(`mandatory field ${JSON.stringify(name)}`, `one of ${[...KNOWN].join(', ')}`);
+    if (typeof name !== 'string' || !KNOWN.has(name)) {
+      reader.refuse(`mandatory field ${shown(name)}`, `one of ${[...KNOWN].join(', ')}`);
     }
   }
   const features = reader.features(state.features, 'features');
@@ -107,6 +129,10 @@ export function validateDeviceState(value: unknown): DeviceParts {
   if (queues.length !== 2 * properties.pairs)
     reader.refuse(`${queues.length} queues of ${properties.pairs} pairs`, 'two a pair');
   const controlQueue = decodeQueue(reader, state.controlQueue ?? UNUSED_QUEUE, 'control queue');
+  const packed = hasBit(features, VIRTIO_F_RING_PACKED);
+  if ([...queues, controlQueue].some((queue) => queue.ready && (queue.packed !== undefined) !== packed)) {
+    reader.refuse('a queue in a format that was not acked', packed ? 'packed positions' : 'no packed positions');
+  }
   const control = decodeControl(reader, state.control ?? {}, {
     features,
     mac: properties.mac,
@@ -115,16 +141,33 @@ export function validateDeviceState(value: unknown): DeviceParts {
     activePairs: version === 1 ? properties.pairs : 1,
   });
   return {
-    status: reader.integer(state.status ?? STATUS_OF_VERSION_1, 'status', 0, 255),
+    status: decodeStatus(reader, state.status ?? STATUS_OF_VERSION_1),
     features,
     offered,
+    driverFeatures:
+      state.driverFeatures === undefined ? features : reader.features(state.driverFeatures, 'driverFeatures'),
     properties,
     queues,
+    resetQueues: reader
+      .list(state.resetQueues ?? [], 'resetQueues', 0, queues.length + 1)
+      .map((number) => reader.integer(number, 'a number of resetQueues', 0, queues.length)),
     controlQueue,
     control,
     config: decodeConfig(reader, fields(reader, state.config ?? {}, 'config'), properties),
-    transport: state.transport == null ? null : { ...fields(reader, state.transport, 'transport') },
+    transport:
+      state.transport == null ? null : plainCopy(reader, fields(reader, state.transport, 'transport'), 'transport'),
   };
+}
+
+/** Only what bits that are ever added in order can have come to. */
+function decodeStatus(reader: Reader, value: unknown): number {
+  const status = reader.integer(value, 'status', 0, 255);
+  const foreign = (status & ~EVERY_STATUS) !== 0;
+  const negotiated = (status & FEATURES_OK) !== 0;
+  if (foreign || (negotiated ? (status & DRIVER) === 0 : (status & DRIVER_OK) !== 0)) {
+    reader.refuse(`status is 0x${status.toString(16)}`, 'a status that a driver can bring a device to');
+  }
+  return status;
 }
 
 function decodeConfig(reader: Reader, config: Record<string, unknown>, properties: DeviceProperties): ConfigState {
@@ -143,12 +186,11 @@ function propertiesOfVersion1(
   state: Record<string, unknown>,
   queues: readonly QueueState[],
 ): DeviceProperties {
-  return {
-    ...DEFAULT_PROPERTIES,
-    mac: reader.mac(state.mac, 'mac'),
-    mtu: reader.mtu(state.mtu ?? DEFAULT_PROPERTIES.mtu, 'mtu'),
+  return decodeProperties(reader, {
+    mac: state.mac,
+    mtu: state.mtu ?? DEFAULT_PROPERTIES.mtu,
     pairs: queues.length / 2,
     rxQueueSize: queues[0]!.size,
     txQueueSize: queues[1]!.size,
-  };
+  });
 }

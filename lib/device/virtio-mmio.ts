@@ -8,7 +8,7 @@ import { VIRTIO_ID_NET } from '../constants/virtio-status';
 import type { EventFdWatch } from '../host/event-fd';
 import type { QueueField } from './device-life';
 import type { DeviceTransport } from './device-options';
-import { fields, Reader } from './state-reader';
+import { fields, Reader, shown } from './state-reader';
 import type { VirtioNetDevice } from './virtio-net-device';
 
 /** 'VHNT' in memory order: nothing depends on it. */
@@ -63,7 +63,8 @@ export class VirtioMmio implements DeviceTransport {
     if (watchCalls) {
       this.#watches = device.notifiers.map(({ call }) => {
         const watch = call.onSignal((count) => {
-          if (count > 0) this.#raise(mmio.VIRTIO_MMIO_INT_VRING);
+          // After a reset no bit is set; what was called before it belongs to rings that are gone (section 4.2.2.1).
+          if (count > 0 && !device.registers.resetting) this.#raise(mmio.VIRTIO_MMIO_INT_VRING);
         });
         watch.unref();
         return watch;
@@ -87,7 +88,7 @@ export class VirtioMmio implements DeviceTransport {
     if (this.device.transport === this) this.device.transport = null;
   }
 
-  /** A load of `size` bytes: 4 of a register, 1, 2 or 4 (8 as two) of the configuration space. */
+  /** A load of `size` bytes: 4 of a register, 1, 2 or 4 of the configuration space. One of 8 bytes is two of 4. */
   read(offset: number, size: number): number {
     if (offset >= mmio.VIRTIO_MMIO_CONFIG) return this.#readConfig(offset - mmio.VIRTIO_MMIO_CONFIG, size);
     if (size !== 4 || offset % 4 !== 0) return this.#violation(`a load of ${size} bytes at 0x${hex(offset)}`);
@@ -187,8 +188,9 @@ export class VirtioMmio implements DeviceTransport {
   }
 
   #writeStatus(value: number): void {
-    this.device.registers.writeStatus(value & 0xff);
-    if (value !== 0) return;
+    const status = value & 0xff;
+    this.device.registers.writeStatus(status);
+    if (status !== 0) return;
     this.#deviceFeaturesSel = 0;
     this.#driverFeaturesSel = 0;
     this.#queueSel = 0;
@@ -233,6 +235,7 @@ export class VirtioMmio implements DeviceTransport {
   }
 
   save(): Record<string, unknown> {
+    this.#takeCalls();
     return {
       kind: 'virtio-mmio',
       deviceFeaturesSel: this.#deviceFeaturesSel,
@@ -242,10 +245,18 @@ export class VirtioMmio implements DeviceTransport {
     };
   }
 
+  /** Calls that the event loop has not come to yet: wherever the driver goes on it must hear of them. */
+  #takeCalls(): void {
+    if (!this.#watchCalls) return;
+    for (const { call } of this.device.notifiers) {
+      if (!call.closed && call.drain() > 0) this.#raise(mmio.VIRTIO_MMIO_INT_VRING);
+    }
+  }
+
   #restore(value: Record<string, unknown>): void {
     const reader = new Reader('transport state');
     const saved = fields(reader, value, 'transport');
-    if (saved.kind !== 'virtio-mmio') reader.refuse(`kind ${JSON.stringify(saved.kind)}`, 'virtio-mmio');
+    if (saved.kind !== 'virtio-mmio') reader.refuse(`kind is ${shown(saved.kind)}`, 'virtio-mmio');
     const word = (name: string): number => reader.integer(saved[name] ?? 0, name, 0, 0xffffffff);
     this.#deviceFeaturesSel = word('deviceFeaturesSel');
     this.#driverFeaturesSel = word('driverFeaturesSel');

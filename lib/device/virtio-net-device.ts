@@ -134,9 +134,11 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
         this.#life = this.#newLife();
         return this.#life;
       },
-      start: () => this.#start(),
+      start: (life) => this.#start(life),
       end: (life) => this.#end(life),
-      kick: (index) => this.notifiers[index === 'control' ? 2 * pairs : index]?.kick.signal(),
+      kick: (index) => {
+        if (!this.#closed) this.notifiers[index === 'control' ? 2 * pairs : index]?.kick.signal();
+      },
       break: (life, reason) => this.#break(life, reason),
       violation: (what) => this.#violation(what),
     });
@@ -299,7 +301,10 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
     });
   }
 
-  /** Everything a start takes time for, before somebody waits for it; until the start its taps are kept empty. */
+  /**
+   * Everything a start takes time for, before somebody waits for it; until the start its taps are kept empty. Nothing for a driver that has
+   * not come as far as DRIVER_OK.
+   */
   prepare(): Promise<void> {
     return this.#turns.run(async () => {
       this.#throwIfClosed();
@@ -309,13 +314,14 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
 
   /** Serves the driver, now if it has come as far as DRIVER_OK, else when it does. */
   start(): Promise<void> {
-    return this.#turns.run(() => this.#start());
+    return this.#turns.run(async () => {
+      this.#throwIfClosed();
+      if (this.#life.driverOk) await this.#start(this.#life);
+    });
   }
 
-  async #start(): Promise<void> {
+  async #start(life: DeviceLife): Promise<void> {
     this.#throwIfClosed();
-    const life = this.#life;
-    if (!life.driverOk) return;
     const before = this.#served;
     this.#served = life;
     try {
@@ -324,7 +330,12 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
       this.#served = before;
       throw error;
     }
-    this.#control.start(life);
+    try {
+      this.#control.start(life);
+    } catch (error) {
+      await this.#stop(life);
+      throw error;
+    }
   }
 
   /** Nothing touches guest memory after this resolves; `queues` then holds where every ring stands. */
@@ -352,9 +363,16 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
       await next.probe();
       next.requireFeatures(life.features);
       const from = this.#backend;
-      const receipt = await switchOver(life, from, next, this.#log?.current ?? null);
-      from.off('ringError', this.#ringError);
+      // Before it starts: it may meet a broken ring at once.
       next.on('ringError', this.#ringError);
+      let receipt: SwitchReceipt;
+      try {
+        receipt = await switchOver(life, from, next, this.#log?.current ?? null);
+      } catch (error) {
+        next.off('ringError', this.#ringError);
+        throw error;
+      }
+      from.off('ringError', this.#ringError);
       this.#backend = next;
       emit(this.#trace, { kind: 'state', object: 'device', from: from.kind, to: next.kind });
       return receipt;
@@ -398,13 +416,15 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   save(): DeviceState {
     if (this.#backend.running)
       throw new VhostError('VHOST_ERR_STATE', 'the state of a running device is not final: stop it first');
-    const { status, features, queues, controlQueue, control } = this.#life;
+    const { status, features, driverFeatures, queues, controlQueue, control, resetQueues } = this.#life;
     return encodeDeviceState({
       status,
       features,
       offered: this.offeredFeatures,
+      driverFeatures,
       properties: this.properties,
       queues,
+      resetQueues,
       controlQueue,
       control,
       config: this.#config.state,

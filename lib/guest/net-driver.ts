@@ -9,8 +9,9 @@ import type { ControlCommand } from '../net/control-command';
 import { hasBit } from '../net/features';
 import { NO_WRITE_LOG, type RingMemory, type WriteLog } from '../virtqueue/ring-memory';
 import type { ControlFraming } from './control-driver';
-import { Guest, type GuestOptions } from './guest';
+import { Guest, type GuestOptions, RECEIVE_QUEUE, TRANSMIT_QUEUE } from './guest';
 import { type MmioBus, MmioDriver } from './mmio-driver';
+import { DEFAULT_QUEUE_SIZE } from './options';
 
 /** Longest wait for the ack of a command. Milliseconds. */
 const PATIENCE_MS = 20_000;
@@ -30,7 +31,7 @@ export class NetDriver {
     this.guest = guest;
   }
 
-  /** From reset to DRIVER_OK. The guest has the address of the device, and as many pairs as were asked for and are there. */
+  /** From reset to DRIVER_OK. The guest has the device's address, as many pairs as were asked for and are there, and queues as long. */
   static async start(bus: MmioBus, memory: RingMemory, options: NetDriverOptions): Promise<NetDriver> {
     const { wanted, log = NO_WRITE_LOG, ...rest } = options;
     const mmio = MmioDriver.probe(bus);
@@ -39,7 +40,9 @@ export class NetDriver {
     const { mac, maxPairs } = mmio.config();
     const multiqueue = hasBit(features, VIRTIO_NET_F_MQ);
     const pairs = Math.min(rest.pairs ?? 1, multiqueue ? maxPairs : 1);
-    const guest = Guest.boot(memory, { ...rest, features, mac, pairs }, { log });
+    const rxSize = Math.min(rest.rxSize ?? DEFAULT_QUEUE_SIZE, mmio.queueMax(RECEIVE_QUEUE));
+    const txSize = Math.min(rest.txSize ?? DEFAULT_QUEUE_SIZE, mmio.queueMax(TRANSMIT_QUEUE));
+    const guest = Guest.boot(memory, { ...rest, features, mac, pairs, rxSize, txSize }, { log });
     const driver = new NetDriver(mmio, guest);
     for (const [number, queue] of guest.queues.entries()) mmio.setUpQueue(number, queue);
     if (guest.controlQueue !== null) mmio.setUpQueue(driver.controlNumber, guest.controlQueue);
@@ -55,8 +58,9 @@ export class NetDriver {
     return new NetDriver(mmio, guest);
   }
 
-  /** Number of the control queue (section 5.1.2). */
+  /** Number of the control queue (section 5.1.2), -1 without one. */
   get controlNumber(): number {
+    if (this.guest.control === null) return -1;
     return 2 * (hasBit(this.mmio.features, VIRTIO_NET_F_MQ) ? this.mmio.config().maxPairs : 1);
   }
 

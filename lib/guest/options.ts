@@ -17,6 +17,7 @@ import { alignUp } from '../virtqueue/layout';
 
 /** Queue pairs that a guest has at most. */
 export const MOST_PAIRS = 8;
+export const DEFAULT_QUEUE_SIZE = 256;
 
 /** In the order of their numbers in the boot block. */
 export const GUEST_PROGRAMS = ['traffic', 'echo', 'sink', 'flood-transmit', 'flood-receive'] as const;
@@ -104,7 +105,8 @@ export function requireAddress(name: string, address: number): void {
 
 /** Throws VHOST_ERR_INVALID_ARGUMENT. The sizes of the queues are checked where those are placed. */
 export function guestSettings(options: GuestOptions): GuestSettings {
-  const { gpa, program, features, mac, frames = 0, rxSize = 256, txSize = 256, controlSize = 64, batch = 64 } = options;
+  const { gpa, program, features, mac, frames = 0, batch = 64 } = options;
+  const { rxSize = DEFAULT_QUEUE_SIZE, txSize = DEFAULT_QUEUE_SIZE, controlSize = 64 } = options;
   const { pairs = 1, activePairs = pairs, shape = pairs > 1 ? 'udp' : 'raw' } = options;
   const rate = program === 'traffic' ? (options.rate ?? 1000) : 0;
   const look = fromGuest(shape, 0);

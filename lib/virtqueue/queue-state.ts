@@ -50,6 +50,11 @@ export interface QueueState {
   packed?: PackedPosition;
 }
 
+/** One that shares nothing with the original. */
+export function copyQueueState(state: Readonly<QueueState>): QueueState {
+  return state.packed === undefined ? { ...state } : { ...state, packed: { ...state.packed } };
+}
+
 function refuse(what: string, hint: string, cause?: unknown): never {
   throw new VhostError('VHOST_ERR_RING', `queue state: ${what}`, cause === undefined ? { hint } : { hint, cause });
 }
