@@ -5,7 +5,7 @@ import { VIRTIO_NET_ERR, VIRTIO_NET_OK } from '../../lib/constants/virtio-net-ct
 import { DUPLEX_FULL, DUPLEX_UNKNOWN, type NetConfig, SPEED_UNKNOWN } from '../../lib/net/config-space';
 import { bit } from '../../lib/net/features';
 import { BROADCAST, named } from '../helpers/control-frames';
-import { ControlLab, controlPaths } from '../helpers/control-lab';
+import { ControlLab, splitPaths } from '../helpers/control-lab';
 import { GUEST_MAC } from '../helpers/device-rig';
 import { until } from '../helpers/vhost-wait';
 
@@ -19,7 +19,7 @@ const AT_FIRST: NetConfig = {
   duplex: DUPLEX_UNKNOWN,
 };
 
-describe.each(controlPaths())('$name', (path) => {
+describe.each(splitPaths())('$name', (path) => {
   let lab: ControlLab;
   /** The interrupt line as the driver's controller sees it. */
   let line: boolean;

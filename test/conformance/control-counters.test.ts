@@ -6,7 +6,7 @@ import { everyKind, GROUP, LISTED, NEW_MAC, OTHER, OTHER_GROUP } from '../helper
 import { ControlLab, type ControlPath, controlPaths } from '../helpers/control-lab';
 import { GUEST_MAC } from '../helpers/device-rig';
 
-const ROUNDS = 80;
+const ROUNDS = 40;
 
 const command: fc.Arbitrary<ControlCommand> = fc.oneof(
   fc.record({ kind: fc.constant('rx-mode' as const), mode: fc.constantFrom(...RX_MODES), on: fc.boolean() }),

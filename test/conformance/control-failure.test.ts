@@ -5,7 +5,7 @@ import type { ControlCommand } from '../../lib/net/control-command';
 import { type FailOptions, FaultPlan } from '../../lib/trace/fault-plan';
 import { macTable } from '../helpers/control-commands';
 import { everyKind, GROUP, namesOf, narrow, OTHER } from '../helpers/control-frames';
-import { ControlLab, controlPaths, expectFiltered } from '../helpers/control-lab';
+import { ControlLab, expectFiltered, splitPaths } from '../helpers/control-lab';
 import { GUEST_MAC } from '../helpers/device-rig';
 
 const { ENOMEM } = constants.errno;
@@ -25,7 +25,7 @@ const REFUSALS: readonly [string, FailOptions][] = [
   ['taken, and reported as refused', { errno: ENOMEM, after: true }],
 ];
 
-describe.each(controlPaths())('$name', (path) => {
+describe.each(splitPaths())('$name', (path) => {
   const tapFaults = new FaultPlan();
   let lab: ControlLab;
   beforeAll(async () => {

@@ -33,6 +33,8 @@ test('there are as many framings as there should be, each of all bytes', () => {
 
 /** What the device may write: the ack alone, more than it, and that cut. */
 const WRITABLE = [[1], [8], [1, 1, 2], [3, 5]];
+/** Of the same command 4 chains in a row: all but the first have nothing to change, which is quick. */
+const TURN_SHIFT = 2;
 const SOME_OFFLOADS = bits(net.VIRTIO_NET_F_GUEST_CSUM);
 
 /** Whether the device understood the command that was sent. */
@@ -42,7 +44,7 @@ function same(record: ControlRecord, { kind, ...args }: ControlCommand): boolean
 
 interface Class {
   name: string;
-  /** Two commands in turn, so that each of them changes something. */
+  /** Two commands, each of which undoes the other. */
   turns: readonly [ControlCommand, ControlCommand];
   /** Before each command. */
   before?: (lab: ControlLab) => void;
@@ -66,7 +68,7 @@ const CLASSES: readonly Class[] = [
     name: 'VLAN',
     turns: [
       { kind: 'vlan-add', vid: 0x5a5 },
-      { kind: 'vlan-add', vid: 0xa5a },
+      { kind: 'vlan-del', vid: 0x5a5 },
     ],
   },
   {
@@ -107,7 +109,7 @@ describe.each(controlPaths())('$name', (path) => {
       let turn = 0;
       for (const [index, readable] of cuts.entries()) {
         for (const writable of cuts.length > 8 ? [WRITABLE[index % WRITABLE.length]!] : WRITABLE) {
-          const command = turns[turn++ % 2]!;
+          const command = turns[(turn++ >> TURN_SHIFT) & 1]!;
           before?.(lab);
           trace.clear();
           const { written, length } = await lab.guest.request(encodeControlCommand(command), { readable, writable });

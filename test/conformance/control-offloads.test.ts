@@ -8,7 +8,7 @@ import { GUEST_OFFLOADS } from '../../lib/net/feature-rules';
 import { bit, bits, hasBit } from '../../lib/net/features';
 import { FaultPlan } from '../../lib/trace/fault-plan';
 import type { Received } from '../helpers/control-guest';
-import { ControlLab, controlPaths } from '../helpers/control-lab';
+import { ControlLab, splitPaths } from '../helpers/control-lab';
 import { GUEST_MAC } from '../helpers/device-rig';
 import { dataOf, TCP_HEADERS, TSO_HEADER, tcpChecksumRight, tsoFrame } from '../helpers/tcp-frame';
 import { until } from '../helpers/vhost-wait';
@@ -21,7 +21,7 @@ const DATA = 3000;
 const SEGMENT = 1000;
 
 /** Without the offloads of tunnels, which need all others: those are never turned off. */
-const PATHS = controlPaths().map((path) => ({ ...path, wanted: BigInt.asUintN(64, path.wanted) }));
+const PATHS = splitPaths().map((path) => ({ ...path, wanted: BigInt.asUintN(64, path.wanted) }));
 
 describe.each(PATHS)('$name', (path) => {
   const tapFaults = new FaultPlan();

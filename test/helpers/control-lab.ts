@@ -24,11 +24,14 @@ export interface ControlPath {
 
 const SPLIT = EVERYTHING & ~bit(VIRTIO_F_RING_PACKED);
 
-/** Every data path that can run here, with every format of rings that it serves. */
-export function controlPaths(): ControlPath[] {
-  const split = pathKinds().map((kind): ControlPath => ({ name: kind, kind, wanted: SPLIT }));
-  return [...split, { name: 'emulated, packed rings', kind: 'emulated', wanted: EVERYTHING }];
-}
+/** Every data path that can run here, on split rings. */
+export const splitPaths = (): ControlPath[] => pathKinds().map((kind) => ({ name: kind, kind, wanted: SPLIT }));
+
+/** Those, and packed rings on the data path that serves them. */
+export const controlPaths = (): ControlPath[] => [
+  ...splitPaths(),
+  { name: 'emulated, packed rings', kind: 'emulated', wanted: EVERYTHING },
+];
 
 const MODE_FIELD: Record<RxMode, keyof ReceiveFilter> = {
   promisc: 'promiscuous',
