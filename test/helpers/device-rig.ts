@@ -29,8 +29,11 @@ export const STATION_MAC = '02:00:00:00:00:01';
 const BOOT_GPA = 0x10_0000;
 const MEMORY = 64 * 1024 * 1024;
 /** First flows of the first life. */
-export const TO_NETWORK = 1;
-export const TO_GUEST = 101;
+const TO_NETWORK = 1;
+const TO_GUEST = 101;
+/** How often is looked for frames under way, and how long for the next one. */
+const LOOK_MS = 50;
+const PATIENCE_MS = 1000;
 /** Between those of one life and the next. */
 const FLOWS = 200;
 /** All that is offered. */
@@ -81,7 +84,7 @@ export class DeviceRig {
     this.memory = parts.memory;
     this.device = parts.device;
     this.trace = parts.trace;
-    this.options = parts.options;
+    this.options = { ...parts.options };
     this.#backends = [parts.backend];
     this.device.on('violation', (what) => this.violations.push(what));
     this.device.on('needsReset', (why) => this.broken.push(why));
@@ -110,10 +113,25 @@ export class DeviceRig {
     return backend;
   }
 
-  /** Ends what the driver does, as a crash would; the device is not told. The next `boot` begins new accounts on both sides. */
-  async crash(): Promise<void> {
-    await this.runner.pause();
+  /** First flows of this life. */
+  get toNetwork(): number {
+    return TO_NETWORK + this.#life * FLOWS;
+  }
+
+  get toGuest(): number {
+    return TO_GUEST + this.#life * FLOWS;
+  }
+
+  /**
+   * Ends what the driver does, as a crash would; the device is not told. The next `boot` begins new accounts on both sides, with other
+   * frames where `changes` say so.
+   */
+  async crash(changes: Pick<DeviceRigOptions, 'rate' | 'frameSize'> = {}): Promise<void> {
+    await this.runner?.pause();
     await this.station.close();
+    this.violations.length = 0;
+    this.broken.length = 0;
+    Object.assign(this.options, changes);
     this.station = await openStation(this.netns, this.options, ++this.#life);
   }
 
@@ -131,8 +149,8 @@ export class DeviceRig {
       activePairs: 1,
       rate,
       frameSize,
-      flow: TO_NETWORK + this.#life * FLOWS,
-      receiveFlow: TO_GUEST + this.#life * FLOWS,
+      flow: this.toNetwork,
+      receiveFlow: this.toGuest,
       shape: pairs > 1 ? 'udp' : 'raw',
       ledgerCapacity: 1 << 16,
       ...options,
@@ -167,16 +185,26 @@ export class DeviceRig {
     }
   }
 
-  /** Both fall silent; what is under way arrives. Both accounts, over all flows. */
-  async settle(milliseconds = 400): Promise<{ toNetwork: LedgerReport; toGuest: LedgerReport }> {
+  /** Both fall silent; what is under way arrives, until nothing has for a while. Both accounts, over all flows. */
+  async settle(): Promise<{ toNetwork: LedgerReport; toGuest: LedgerReport }> {
     const { guest } = this.driver;
     this.station.hush();
     guest.setRate(0);
-    await sleep(milliseconds);
-    return {
+    const reports = (): { toNetwork: LedgerReport; toGuest: LedgerReport } => ({
       toNetwork: sumReports(this.station.ledgers.map((ledger, flow) => ledger.report(guest.sentOf(flow)))),
       toGuest: sumReports(guest.ledgers.map((ledger, flow) => ledger.report(this.station.sentOf(flow)))),
-    };
+    });
+    let before = '';
+    for (let quiet = 0; quiet < PATIENCE_MS; quiet += LOOK_MS) {
+      await sleep(LOOK_MS);
+      const now = reports();
+      // Everything is there: one more look for what comes twice.
+      if (now.toNetwork.lost === 0 && now.toGuest.lost === 0) break;
+      if (JSON.stringify(now) !== before) quiet = 0;
+      before = JSON.stringify(now);
+    }
+    await sleep(LOOK_MS);
+    return reports();
   }
 
   async close(): Promise<void> {
