@@ -13,8 +13,8 @@ const PAIRS = 8;
 const RATE = 800;
 /** Frames in a queue of the tap when it is parked, at most: a batch that the data path has not taken yet. The kernel frees them uncounted. */
 const MOST_QUEUED = 64;
-/** Up and down by every distance. */
-const WALK = [8, 1, 2, 7, 3, 5, 4, 8, 6, 1, 8];
+/** Up and down, near and far. */
+const WALK = [8, 1, 3, 2, 7, 4, 1, 8];
 
 /** Every flow goes on, each way. */
 async function allFlows(rig: DeviceRig, frames: number): Promise<void> {

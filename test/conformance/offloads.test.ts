@@ -33,31 +33,33 @@ const LARGEST_FRAME = 1514;
 
 class OffloadRig {
   readonly rig: DeviceRig;
-  readonly driver: RawNetDriver;
+  driver!: RawNetDriver;
   readonly plain: Tap;
   readonly offloading: Tap;
   readonly #arena = new Uint8Array(64 * STRIDE);
   readonly #lengths = new Int32Array(64);
 
-  private constructor(rig: DeviceRig, driver: RawNetDriver, plain: Tap, offloading: Tap) {
+  private constructor(rig: DeviceRig, plain: Tap, offloading: Tap) {
     this.rig = rig;
-    this.driver = driver;
     this.plain = plain;
     this.offloading = offloading;
   }
 
-  static async create(kind: PathKind, wanted: bigint, rxBufferSize = 2048): Promise<OffloadRig> {
+  static async create(kind: PathKind): Promise<OffloadRig> {
     const rig = await DeviceRig.create({ kind });
     const { netns } = rig;
     const plain = await Tap.open({ name: 'plain0', netns: netns.path, flags: IFF_TAP | IFF_NO_PI });
     const offloading = await Tap.open({ name: 'gso0', netns: netns.path });
     await offloading.setVnetHdrSize(HEADER);
     for (const port of ['plain0', 'gso0']) await netns.attach('br0', port);
-    const driver = await RawNetDriver.start(rig.mmio, rig.memory, { wanted, rxBufferSize });
-    await rig.device.settled();
-    const made = new OffloadRig(rig, driver, plain, offloading);
-    await made.#introduce();
-    return made;
+    return new OffloadRig(rig, plain, offloading);
+  }
+
+  /** A driver that begins from nothing. */
+  async start(wanted: bigint, rxBufferSize = 2048): Promise<void> {
+    this.driver = await RawNetDriver.start(this.rig.mmio, this.rig.memory, { wanted, rxBufferSize });
+    await this.rig.device.settled();
+    await this.#introduce();
   }
 
   /** The bridge learns where everybody is, so that no frame goes to two ports. */
@@ -112,8 +114,7 @@ class OffloadRig {
     return { raw, frames: raw.map((frame) => readFrame(frame.bytes)!) };
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    expect([this.rig.violations, this.rig.broken]).toEqual([[], []]);
+  async close(): Promise<void> {
     await this.plain.close();
     await this.offloading.close();
     await this.rig.close();
@@ -150,9 +151,19 @@ const versions: [Network, number][] = [
 ];
 
 describe.each(pathKinds())('%s', (kind) => {
+  let rig: OffloadRig;
+
+  beforeAll(async () => {
+    rig = await OffloadRig.create(kind);
+  });
+
+  afterEach(() => expect([rig.rig.violations, rig.rig.broken]).toEqual([[], []]));
+
+  afterAll(() => rig.close());
+
   describe('from the guest', () => {
     test.each(versions)('a large TCP frame over %s reaches a station in whole segments', async (network) => {
-      await using rig = await OffloadRig.create(kind, SPLIT);
+      await rig.start(SPLIT);
       const { bytes, header } = fromGuest(network, 'tcp', LONG);
       await rig.driver.send(bytes, header);
       const { frames, longest } = await rig.arrived(LONG.length);
@@ -166,7 +177,7 @@ describe.each(pathKinds())('%s', (kind) => {
       ['ipv6', 'udp'],
       ['ipv4', 'tcp'],
     ])('a checksum is completed: %s, %s', async (network, transport) => {
-      await using rig = await OffloadRig.create(kind, SPLIT);
+      await rig.start(SPLIT);
       const { bytes, header } = fromGuest(network, transport, SHORT);
       expect(readFrame(bytes)!.transportChecksum).toBe(false);
       await rig.driver.send(bytes, header);
@@ -177,11 +188,10 @@ describe.each(pathKinds())('%s', (kind) => {
     });
 
     test('frames whose header no host takes are used and dropped; those behind them arrive', async () => {
-      await using rig = await OffloadRig.create(kind, SPLIT);
+      await rig.start(SPLIT);
       const { bytes, header } = fromGuest('ipv4', 'tcp', SHORT);
       const bad: Partial<VirtioNetHeader>[] = [
         { gsoType: 0x7f, gsoSize: 100, hdrLen: 54 },
-        { ...header, csumStart: 60_000 },
         { ...header, gsoType: net.VIRTIO_NET_HDR_GSO_TCPV4, gsoSize: 0 },
       ];
       for (const wrong of bad) await rig.driver.send(bytes, wrong);
@@ -192,9 +202,23 @@ describe.each(pathKinds())('%s', (kind) => {
     });
   });
 
+  test('a checksum outside the frame harms nobody else, and not longer than to the next reset', async () => {
+    await rig.start(SPLIT);
+    const { bytes, header } = fromGuest('ipv4', 'tcp', SHORT);
+    // Linux 6.12 keeps such a frame at the head of the queue, for ever; others drop it.
+    rig.driver.post(bytes, { ...header, csumStart: 60_000 });
+    rig.driver.publish();
+    const { bytes: incoming, header: partial } = toGuest('ipv4', 'udp', SHORT);
+    rig.inject(incoming, partial);
+    expect((await rig.received(SHORT.length)).frames).toHaveLength(1);
+    await rig.start(SPLIT);
+    await rig.driver.send(bytes, header);
+    expectWhole((await rig.arrived(SHORT.length)).frames, SHORT);
+  });
+
   describe('to the guest', () => {
     test.each(versions)('with TSO over %s: one frame, over merged buffers', async (network, gsoType) => {
-      await using rig = await OffloadRig.create(kind, SPLIT);
+      await rig.start(SPLIT);
       const { bytes, header } = toGuest(network, 'tcp', LONG);
       rig.inject(bytes, header);
       const { raw } = await rig.received(LONG.length);
@@ -204,7 +228,7 @@ describe.each(pathKinds())('%s', (kind) => {
     });
 
     test('with TSO and without MRG_RXBUF: one frame in one buffer', async () => {
-      await using rig = await OffloadRig.create(kind, SPLIT & ~bit(net.VIRTIO_NET_F_MRG_RXBUF), 65_600);
+      await rig.start(SPLIT & ~bit(net.VIRTIO_NET_F_MRG_RXBUF), 65_600);
       const { bytes, header } = toGuest('ipv4', 'tcp', LONG);
       rig.inject(bytes, header);
       const { raw } = await rig.received(LONG.length);
@@ -214,7 +238,7 @@ describe.each(pathKinds())('%s', (kind) => {
 
     test.each(versions)('without TSO over %s: segments', async (network) => {
       const wanted = SPLIT & ~(TSO | bit(net.VIRTIO_NET_F_GUEST_ECN)) & ~TUNNELS;
-      await using rig = await OffloadRig.create(kind, wanted);
+      await rig.start(wanted);
       const { bytes, header } = toGuest(network, 'tcp', LONG);
       rig.inject(bytes, header);
       const { raw, frames } = await rig.received(LONG.length);
@@ -232,7 +256,7 @@ describe.each(pathKinds())('%s', (kind) => {
       ['ipv6', 'udp', SHORT],
     ])('without GUEST_CSUM checksums are complete: %s, %s', async (network, transport, data) => {
       const wanted = SPLIT & bits(net.VIRTIO_NET_F_MRG_RXBUF, net.VIRTIO_NET_F_CSUM, net.VIRTIO_RING_F_EVENT_IDX);
-      await using rig = await OffloadRig.create(kind, wanted);
+      await rig.start(wanted);
       const { bytes, header } = toGuest(network, transport, data);
       rig.inject(bytes, header);
       const { raw, frames } = await rig.received(data.length);
@@ -241,7 +265,7 @@ describe.each(pathKinds())('%s', (kind) => {
     });
 
     test('with GUEST_CSUM one is left to the guest, which is told', async () => {
-      await using rig = await OffloadRig.create(kind, SPLIT);
+      await rig.start(SPLIT);
       const { bytes, header } = toGuest('ipv4', 'udp', SHORT);
       rig.inject(bytes, header);
       const { raw, frames } = await rig.received(SHORT.length);
@@ -253,7 +277,7 @@ describe.each(pathKinds())('%s', (kind) => {
   });
 
   test('at run time: turned off, turned on again', async () => {
-    await using rig = await OffloadRig.create(kind, SPLIT);
+    await rig.start(SPLIT);
     const { bytes, header } = toGuest('ipv4', 'tcp', LONG);
     const { features } = rig.driver.mmio;
     expect(hasBit(features, net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS)).toBe(true);

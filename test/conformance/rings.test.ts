@@ -11,9 +11,13 @@ import {
 } from '../../lib/constants/virtio-net';
 import type { NetDriverOptions } from '../../lib/guest/net-driver';
 import { bit, hasBit } from '../../lib/net/features';
-import { DeviceRig, EVERYTHING, type PathKind, pathKinds } from '../helpers/device-rig';
+import { DeviceRig, EVERYTHING, pathKinds } from '../helpers/device-rig';
 import { until } from '../helpers/vhost-wait';
 
+/** Entries of the largest ring; frames a second each way, and how many there are at least. */
+const MOST = 4096;
+const RATE = 500;
+const FRAMES = 60;
 /** Frames after which an index of 16 bits stands where it was. */
 const TURN = 0x10000;
 /** Frames a second each way. */
@@ -24,24 +28,18 @@ const PACKED = bit(VIRTIO_F_RING_PACKED);
 const SPLIT = EVERYTHING & ~PACKED;
 
 interface Exchange extends Partial<NetDriverOptions> {
-  kind: PathKind;
   wanted: bigint;
   size?: number;
-  rate?: number;
-  frames?: number;
 }
 
 /** A guest with these rings talks with the station: nothing is wrong on either side. */
-async function exchange({ kind, wanted, size = 256, rate = 500, frames = 60, ...options }: Exchange): Promise<void> {
-  const { frameSize = 128 } = options;
-  // The largest size is a power of two; a packed ring may have any size below.
-  const most = 2 ** Math.ceil(Math.log2(size));
-  await using rig = await DeviceRig.create({ kind, rate, frameSize, device: { rxQueueSize: most, txQueueSize: most } });
-  const { mmio } = await rig.boot(wanted, { rxSize: size, txSize: size, ...options, frames: 0 });
+async function exchange(rig: DeviceRig, { wanted, size = 256, ...options }: Exchange): Promise<void> {
+  await rig.crash({ frameSize: options.frameSize ?? 128 });
+  const { mmio } = await rig.boot(wanted, { rxSize: size, txSize: size, ...options });
   expect(hasBit(mmio.features, VIRTIO_F_RING_PACKED)).toBe(hasBit(wanted, VIRTIO_F_RING_PACKED));
   expect(rig.device.queues.map((queue) => queue.size)).toEqual([size, size]);
-  await rig.flows(frames);
-  await expectSound(rig, frames);
+  await rig.flows(FRAMES);
+  await expectSound(rig, FRAMES);
 }
 
 async function expectSound(rig: DeviceRig, frames: number): Promise<void> {
@@ -56,9 +54,17 @@ async function expectSound(rig: DeviceRig, frames: number): Promise<void> {
 }
 
 describe.each(pathKinds())('%s', (kind) => {
+  let rig: DeviceRig;
+
+  beforeAll(async () => {
+    rig = await DeviceRig.create({ kind, rate: RATE, device: { rxQueueSize: MOST, txQueueSize: MOST } });
+  });
+
+  afterAll(() => rig.close());
+
   describe('sizes', () => {
-    test.each([1, 2, 4, 64, 256, 1024, 4096])('split, %d entries', async (size) => {
-      await exchange({ kind, wanted: SPLIT, size });
+    test.each([1, 2, 4, 64, 256, 1024, MOST])('split, %d entries', async (size) => {
+      await exchange(rig, { wanted: SPLIT, size });
     });
   });
 
@@ -76,8 +82,7 @@ describe.each(pathKinds())('%s', (kind) => {
       const without = Object.entries(bitsOf).filter(([name]) => !names.includes(name as keyof typeof bitsOf));
       const wanted = without.reduce((features, [, number]) => features & ~bit(number), SPLIT);
       const merged = names.includes('MRG');
-      await exchange({
-        kind,
+      await exchange(rig, {
         wanted,
         frameSize: 1514,
         separateHeader: true,
@@ -88,13 +93,12 @@ describe.each(pathKinds())('%s', (kind) => {
 
   test('frames merged from seven buffers on a ring of eight', async () => {
     const wanted = SPLIT & (bit(VIRTIO_NET_F_MRG_RXBUF) | bit(VIRTIO_NET_F_CSUM) | bit(VIRTIO_NET_F_GUEST_CSUM));
-    await exchange({ kind, wanted, size: 8, frameSize: 1514, rxBufferSize: 256 });
+    await exchange(rig, { wanted, size: 8, frameSize: 1514, rxBufferSize: 256 });
   });
 
   describe('packed', () => {
     if (kind === 'vhost-kernel') {
       test('is refused, by name', async () => {
-        await using rig = await DeviceRig.create({ kind });
         expect(hasBit(rig.device.offeredFeatures, VIRTIO_F_RING_PACKED)).toBe(false);
         expect(() => rig.device.backend.requireFeatures(PACKED)).toThrow(
           expect.objectContaining({
@@ -106,15 +110,15 @@ describe.each(pathKinds())('%s', (kind) => {
       });
       return;
     }
-    test.each([1, 2, 3, 4, 64, 100, 256, 1024, 4096])('%d entries', async (size) => {
-      await exchange({ kind, wanted: EVERYTHING, size });
+    test.each([1, 2, 3, 4, 64, 100, 256, 1024, MOST])('%d entries', async (size) => {
+      await exchange(rig, { wanted: EVERYTHING, size });
     });
 
     test.each(combinations)('chains of header and frame, $names', async ({ with: names }) => {
       const without = Object.entries(bitsOf).filter(([name]) => !names.includes(name as keyof typeof bitsOf));
       const wanted = without.reduce((features, [, number]) => features & ~bit(number), EVERYTHING);
       const merged = names.includes('MRG');
-      await exchange({ kind, wanted, frameSize: 1514, separateHeader: true, ...(merged ? { rxBufferSize: 256 } : {}) });
+      await exchange(rig, { wanted, frameSize: 1514, separateHeader: true, ...(merged ? { rxBufferSize: 256 } : {}) });
     });
   });
 

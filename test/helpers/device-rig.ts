@@ -30,8 +30,8 @@ export const STATION_MAC = '02:00:00:00:00:01';
 const BOOT_GPA = 0x10_0000;
 const MEMORY = 64 * 1024 * 1024;
 /** First flows of the first life. */
-export const TO_NETWORK = 1;
-export const TO_GUEST = 101;
+const TO_NETWORK = 1;
+const TO_GUEST = 101;
 /** Between those of one life and the next. */
 const FLOWS = 200;
 /** Frames of a flow that show where it comes from, whatever was under way before. */
@@ -90,7 +90,7 @@ export class DeviceRig {
     this.memory = parts.memory;
     this.device = parts.device;
     this.trace = parts.trace;
-    this.options = parts.options;
+    this.options = { ...parts.options };
     this.#backends = [parts.backend];
     this.device.on('violation', (what) => this.violations.push(what));
     this.device.on('needsReset', (why) => this.broken.push(why));
@@ -120,10 +120,25 @@ export class DeviceRig {
     return backend;
   }
 
-  /** Ends what the driver does, as a crash would; the device is not told. The next `boot` begins new accounts on both sides. */
-  async crash(): Promise<void> {
-    await this.runner.pause();
+  /** First flows of this life. */
+  get toNetwork(): number {
+    return TO_NETWORK + this.#life * FLOWS;
+  }
+
+  get toGuest(): number {
+    return TO_GUEST + this.#life * FLOWS;
+  }
+
+  /**
+   * Ends what the driver does, as a crash would; the device is not told. The next `boot` begins new accounts on both sides, with other
+   * frames where `changes` say so.
+   */
+  async crash(changes: Pick<DeviceRigOptions, 'rate' | 'frameSize'> = {}): Promise<void> {
+    await this.runner?.pause();
     await this.station.close();
+    this.violations.length = 0;
+    this.broken.length = 0;
+    Object.assign(this.options, changes);
     this.station = await openStation(this.netns, this.options, ++this.#life);
   }
 
@@ -141,8 +156,8 @@ export class DeviceRig {
       activePairs: 1,
       rate,
       frameSize,
-      flow: TO_NETWORK + this.#life * FLOWS,
-      receiveFlow: TO_GUEST + this.#life * FLOWS,
+      flow: this.toNetwork,
+      receiveFlow: this.toGuest,
       shape: pairs > 1 ? 'udp' : 'raw',
       ledgerCapacity: 1 << 16,
       ...options,

@@ -3,22 +3,22 @@
 import { parseMac } from '../../lib/net/ethernet';
 import { encodeFrame, frameArea } from '../../lib/net/test-frame';
 import { FrameLedger, type LedgerReport } from '../../lib/observe/frame-ledger';
-import { type DeviceRig, GUEST_MAC, STATION_MAC, TO_GUEST, TO_NETWORK } from './device-rig';
+import { type DeviceRig, GUEST_MAC, STATION_MAC } from './device-rig';
 import type { RawFrame, RawNetDriver } from './raw-net-driver';
 import { sleep, until } from './vhost-wait';
 
 const FRAME = 128;
 const ADDRESSES = new Uint8Array([...parseMac(STATION_MAC), ...parseMac(GUEST_MAC)]);
 
-/** A numbered frame from the guest to the station. */
-export function numberedFrame(sequence: number): Uint8Array {
+/** A numbered frame from the guest to the station of a rig. */
+export function numberedFrame({ toNetwork }: DeviceRig, sequence: number): Uint8Array {
   const area = frameArea(new Uint8Array(FRAME));
-  encodeFrame(area, 0, FRAME, TO_NETWORK, sequence, 0, ADDRESSES, 0, 6);
+  encodeFrame(area, 0, FRAME, toNetwork, sequence, 0, ADDRESSES, 0, 6);
   return area.u8;
 }
 
 export class RawTalk {
-  readonly ledger = FrameLedger.create({ flow: TO_GUEST });
+  readonly ledger: FrameLedger;
   sent = 0;
   readonly #rig: DeviceRig;
   readonly #driver: RawNetDriver;
@@ -29,6 +29,7 @@ export class RawTalk {
 
   constructor(rig: DeviceRig, driver: RawNetDriver) {
     this.#rig = rig;
+    this.ledger = FrameLedger.create({ flow: rig.toGuest });
     this.#driver = driver;
   }
 
@@ -44,7 +45,7 @@ export class RawTalk {
     if (!this.#sending) return;
     // Two at a time, one in four turns: about as many as the station sends.
     if (++this.#turns % 4 !== 0) return;
-    for (let frame = 0; frame < 2 && this.#driver.post(numberedFrame(this.sent)); frame++) this.sent++;
+    for (let frame = 0; frame < 2 && this.#driver.post(numberedFrame(this.#rig, this.sent)); frame++) this.sent++;
     this.#driver.publish();
   }
 
@@ -76,9 +77,16 @@ export class RawTalk {
     const { station } = this.#rig;
     station.hush();
     this.#sending = false;
-    await sleep(200);
+    const { ledger } = station;
+    for (let quiet = 0, before = -1; quiet < 20; quiet++) {
+      await sleep(50);
+      const now = ledger.received + this.ledger.received;
+      if (now === this.sent + station.sent) break;
+      if (now !== before) quiet = 0;
+      before = now;
+    }
+    await sleep(50);
     this.close();
-    this.account(this.#driver.receive());
     return { toNetwork: station.ledger.report(this.sent), toGuest: this.ledger.report(station.sent) };
   }
 
