@@ -13,7 +13,7 @@ import { sleep, until } from '../helpers/vhost-wait';
 
 /** By class: how many commands from 0 on are served. */
 const SERVED = [6, 2, 2, 1, 1, 1];
-const BYTES = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0x7f, 0xff];
+const BYTES = [0, 1, 2, 3, 4, 5, 6, 9, 0x7f, 0xff];
 const TOGGLE = { kind: 'rx-mode', mode: 'allmulti' } as const;
 
 describe.each(controlPaths())('$name', (path) => {
@@ -50,7 +50,7 @@ describe.each(controlPaths())('$name', (path) => {
     for (const klass of BYTES) {
       for (const command of BYTES) {
         if (command < (SERVED[klass] ?? 0)) continue;
-        for (const data of [0, 1, 2, 6, 8]) await expectRefused(Uint8Array.of(klass, command, ...new Uint8Array(data)));
+        for (const data of [0, 1, 6]) await expectRefused(Uint8Array.of(klass, command, ...new Uint8Array(data)));
       }
     }
     await expectUnharmed();
