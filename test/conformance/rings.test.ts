@@ -34,12 +34,14 @@ interface Exchange extends Partial<NetDriverOptions> {
 
 /** A guest with these rings talks with the station: nothing is wrong on either side. */
 async function exchange(rig: DeviceRig, { wanted, size = 256, ...options }: Exchange): Promise<void> {
-  await rig.crash({ frameSize: options.frameSize ?? 128 });
+  // A ring of few entries takes a turn of the event loop for each of them.
+  await rig.crash({ frameSize: options.frameSize ?? 128, rate: size < 8 ? RATE / 4 : RATE });
   const { mmio } = await rig.boot(wanted, { rxSize: size, txSize: size, ...options });
   expect(hasBit(mmio.features, VIRTIO_F_RING_PACKED)).toBe(hasBit(wanted, VIRTIO_F_RING_PACKED));
   expect(rig.device.queues.map((queue) => queue.size)).toEqual([size, size]);
-  await rig.flows(FRAMES);
-  await expectSound(rig, FRAMES);
+  const frames = size < 8 ? FRAMES / 2 : FRAMES;
+  await rig.flows(frames);
+  await expectSound(rig, frames);
 }
 
 async function expectSound(rig: DeviceRig, frames: number): Promise<void> {
@@ -146,8 +148,6 @@ describe.each(pathKinds())('%s', (kind) => {
     if (process.env.VHOST_NET_VM === '1') return;
     test.each(formats)('%s, both ways', async (_, wanted) => {
       await using rig = await DeviceRig.create({ kind, rate: WRAP_RATE, frameSize: 64 });
-      // As long as nobody reads for half a second, whoever else has the processors.
-      for (const port of ['dev0', 'station']) await rig.netns.ip('link', 'set', 'dev', port, 'txqueuelen', '10000');
       await rig.boot(wanted, { frameSize: 64 });
       await rig.flows(TURN + 1000);
       await expectSound(rig, TURN + 1000);
