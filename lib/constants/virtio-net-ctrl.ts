@@ -41,6 +41,9 @@ export const VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MAX = 0x8000;
 /** Offloads of received frames (section 5.1.6.5.9): le64, bit n for feature n. */
 export const VIRTIO_NET_CTRL_GUEST_OFFLOADS = 5;
 export const VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET = 0;
+/** Bits of its bitmap, which ends at 64, for the features 65 and 66; all others have the numbers of their features. */
+export const VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO_MAPPED = 46;
+export const VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO_CSUM_MAPPED = 47;
 
 /** Notification coalescing (section 5.1.6.5.10). */
 export const VIRTIO_NET_CTRL_NOTF_COAL = 6;

@@ -9,20 +9,14 @@ import {
   VIRTIO_NET_F_CTRL_RX_EXTRA,
   VIRTIO_NET_F_CTRL_VLAN,
   VIRTIO_NET_F_GUEST_ANNOUNCE,
-  VIRTIO_NET_F_GUEST_CSUM,
-  VIRTIO_NET_F_GUEST_ECN,
   VIRTIO_NET_F_GUEST_HDRLEN,
-  VIRTIO_NET_F_GUEST_TSO4,
-  VIRTIO_NET_F_GUEST_TSO6,
-  VIRTIO_NET_F_GUEST_UFO,
-  VIRTIO_NET_F_GUEST_USO4,
-  VIRTIO_NET_F_GUEST_USO6,
   VIRTIO_NET_F_MQ,
 } from '../constants/virtio-net';
 import { VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MIN } from '../constants/virtio-net-ctrl';
 import type { ControlCommand, MacTableSet, RxMode } from '../net/control-command';
 import { parseMac } from '../net/ethernet';
-import { bit, bits, hasBit } from '../net/features';
+import { GUEST_OFFLOADS, unmetDependencies } from '../net/feature-rules';
+import { bit, hasBit } from '../net/features';
 import { type ReceiveFilter, VLAN_TABLE_BYTES, VLANS } from '../net/receive-filter';
 
 export interface ControlState {
@@ -44,17 +38,6 @@ export interface ControlContext {
   /** max_virtqueue_pairs of the configuration space. */
   maxPairs: number;
 }
-
-/** Offloads that can be turned off and on (section 5.1.6.5.9). */
-const GSO_OFFLOADS = bits(
-  VIRTIO_NET_F_GUEST_TSO4,
-  VIRTIO_NET_F_GUEST_TSO6,
-  VIRTIO_NET_F_GUEST_UFO,
-  VIRTIO_NET_F_GUEST_USO4,
-  VIRTIO_NET_F_GUEST_USO6,
-);
-const GUEST_OFFLOADS = GSO_OFFLOADS | bits(VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN);
-const TSO_OFFLOADS = bits(VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6);
 
 const MODE_FIELDS = {
   promisc: 'promiscuous',
@@ -179,9 +162,8 @@ function withOffloads(
   // Linux counts GUEST_HDRLEN among the offloads and sends its bit when it was acked; there is nothing to turn off for it.
   const offloads = wanted & ~(features & bit(VIRTIO_NET_F_GUEST_HDRLEN));
   if ((offloads & ~(features & GUEST_OFFLOADS)) !== 0n) return 'error';
-  // As between features (section 5.1.3.1): a segment whose checksum nobody vouches for cannot be handed over unsegmented.
-  if ((offloads & GSO_OFFLOADS) !== 0n && !hasBit(offloads, VIRTIO_NET_F_GUEST_CSUM)) return 'error';
-  if (hasBit(offloads, VIRTIO_NET_F_GUEST_ECN) && (offloads & TSO_OFFLOADS) === 0n) return 'error';
+  // As between features: a segment whose checksum nobody vouches for cannot be handed over unsegmented.
+  if (unmetDependencies(offloads).length > 0) return 'error';
   return {
     state: { ...state, guestOffloads: offloads },
     change: offloads === state.guestOffloads ? null : 'offloads',

@@ -16,7 +16,7 @@ import {
 import { gpa } from '../memory/address';
 import type { GuestMemory } from '../memory/guest-memory';
 import { unmetDependencies } from '../net/feature-rules';
-import { bits, featureNames, hasBit } from '../net/features';
+import { featureNames, hasBit } from '../net/features';
 import { copyQueueState, type QueueState } from '../virtqueue/queue-state';
 import { type ControlState, initialControlState } from './control-state';
 import type { DeviceProperties } from './device-properties';
@@ -25,13 +25,12 @@ import type { DeviceProperties } from './device-properties';
 const DRIVER_BITS = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK | FAILED;
 const FEATURE_WORDS = 4;
 
-const TUNNEL_OFFLOADS = bits(net.VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO, net.VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO_CSUM);
-
 /** What all lives of a device have in common. */
 export interface LifeContext {
   readonly memory: GuestMemory;
   readonly properties: DeviceProperties;
-  readonly offered: bigint;
+  /** What a driver may ack now. */
+  readonly offered: () => bigint;
   readonly notifiers: readonly QueueNotifiers[];
   readonly linkUp: () => boolean;
 }
@@ -79,8 +78,7 @@ export class DeviceLife implements BackendDevice {
     return {
       activePairs,
       receiveFilter: filters ? receiveFilter : null,
-      // No command turns those of tunnels off.
-      guestOffloads: guestOffloads | (this.features & TUNNEL_OFFLOADS),
+      guestOffloads,
       linkUp: this.#context.linkUp(),
     };
   }
@@ -166,7 +164,7 @@ export class DeviceLife implements BackendDevice {
 
   #acceptFeatures(): string | null {
     const features = this.driverFeatures;
-    const foreign = features & ~this.#context.offered;
+    const foreign = features & ~this.#context.offered();
     if (foreign !== 0n) return `features that were not offered: ${featureNames(foreign).join(', ')}`;
     if (!hasBit(features, net.VIRTIO_F_VERSION_1)) return 'features without VIRTIO_F_VERSION_1';
     const unmet = unmetDependencies(features);
@@ -185,7 +183,7 @@ export class DeviceLife implements BackendDevice {
     const data = multiqueue ? 2 * this.#context.properties.pairs : 2;
     if (number < data) return { kind: 'data', index: number };
     if (number !== data) return null;
-    const features = negotiated ? this.features : this.#context.offered;
+    const features = negotiated ? this.features : this.#context.offered();
     return hasBit(features, net.VIRTIO_NET_F_CTRL_VQ) ? { kind: 'control' } : null;
   }
 

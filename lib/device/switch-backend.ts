@@ -45,6 +45,7 @@ export async function switchOver(
   log: DirtyLog | null,
 ): Promise<SwitchReceipt> {
   const receipt = { from: from.kind, to: to.kind };
+  await requireCarrier(to, device.features);
   await to.setDirtyLog(log);
   if (!from.running) {
     await from.setDirtyLog(null);
@@ -96,4 +97,10 @@ function moved(
     frames += (last.usedIdx - first.usedIdx + turn) % turn;
   }
   return frames;
+}
+
+/** Finds out what a backend carries only where what is certain is not enough: that takes settings of its taps, which may be in use. */
+async function requireCarrier(backend: Backend, features: bigint): Promise<void> {
+  if ((features & ~backend.offeredFeatures) !== 0n) await backend.probe();
+  backend.requireFeatures(features);
 }

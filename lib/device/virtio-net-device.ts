@@ -5,21 +5,20 @@
  */
 import { EventEmitter } from 'node:events';
 import type { Backend, QueueNotifiers, RingFault, RingPosition } from '../backend/backend';
-import { DeviceWriteLog } from '../backend/emulated-log';
 import * as net from '../constants/virtio-net';
 import { VhostError } from '../errors';
 import { EventFd } from '../host/event-fd';
 import type { DirtySource } from '../memory/dirty-log';
 import type { GuestMemory } from '../memory/guest-memory';
-import { offeredFeatures } from '../net/feature-rules';
+import { offeredFeatures, withoutUnmet } from '../net/feature-rules';
 import { hasBit } from '../net/features';
 import { emit, type Trace } from '../trace/trace';
 import { Turns } from '../turns';
 import type { QueueState } from '../virtqueue/queue-state';
 import { ControlService } from './control-service';
 import { DeviceConfig } from './device-config';
-import { DeviceDirtyLog } from './device-dirty-log';
 import { DeviceLife } from './device-life';
+import { DeviceLogging } from './device-logging';
 import {
   type DeviceEvents,
   type DeviceTransport,
@@ -37,8 +36,6 @@ import { type SwitchReceipt, switchOver } from './switch-backend';
 export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   readonly memory: GuestMemory;
   readonly properties: DeviceProperties;
-  /** What a driver may ack. */
-  readonly offeredFeatures: bigint;
   /** By queue, that of the control queue last. */
   readonly notifiers: readonly QueueNotifiers[];
   /** What was saved of the transport of a restored device, until a transport takes it. */
@@ -50,14 +47,14 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   /** For transports. */
   readonly registers: DeviceRegisters;
   readonly #control: ControlService;
-  /** What this process itself writes to guest memory for the device. */
-  readonly #writes = new DeviceWriteLog();
+  readonly #logging = new DeviceLogging();
+  /** As the device was made. */
+  readonly #offered: bigint;
   #backend: Backend;
   #life: DeviceLife;
   /** The life that the data path serves: until a reset is complete, the one before. Null while none runs. */
   #served: DeviceLife | null = null;
   readonly #config: DeviceConfig;
-  #log: DeviceDirtyLog | null = null;
   #closed = false;
   readonly #stopListening: () => void;
 
@@ -102,7 +99,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
     super();
     this.memory = options.memory;
     this.properties = made.properties;
-    this.offeredFeatures = made.offered;
+    this.#offered = made.offered;
     this.#backend = options.backend;
     this.#trace = options.trace;
     const { pairs } = made.properties;
@@ -118,7 +115,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
       this.#life.control = { ...this.#life.control, activePairs: options.activePairs ?? pairs };
     }
     this.#control = new ControlService({
-      log: this.#writes,
+      log: this.#logging.writes,
       trace: this.#trace,
       pairs,
       notifiers: this.notifiers[2 * pairs] ?? null,
@@ -150,10 +147,15 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
     return new DeviceLife({
       memory: this.memory,
       properties: this.properties,
-      offered: this.offeredFeatures,
+      offered: () => this.offeredFeatures,
       notifiers: this.notifiers,
       linkUp: () => this.#config.state.linkUp,
     });
+  }
+
+  /** What a driver may ack: what the device was made with, as far as the data path of today carries it. */
+  get offeredFeatures(): bigint {
+    return withoutUnmet(this.#offered & this.#backend.offeredFeatures);
   }
 
   get backend(): Backend {
@@ -360,14 +362,12 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
       this.#throwIfClosed();
       const life = this.#served ?? this.#life;
       if (next === this.#backend) throw new VhostError('VHOST_ERR_INVALID_ARGUMENT', 'that backend serves it already');
-      await next.probe();
-      next.requireFeatures(life.features);
       const from = this.#backend;
       // Before it starts: it may meet a broken ring at once.
       next.on('ringError', this.#ringError);
       let receipt: SwitchReceipt;
       try {
-        receipt = await switchOver(life, from, next, this.#log?.current ?? null);
+        receipt = await switchOver(life, from, next, this.#logging.current);
       } catch (error) {
         next.off('ringError', this.#ringError);
         throw error;
@@ -383,34 +383,17 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   startDirtyLog(): Promise<DirtySource> {
     return this.#turns.run(async () => {
       this.#throwIfClosed();
-      if (this.#log !== null) throw new VhostError('VHOST_ERR_STATE', 'dirty logging is already on');
-      const log = new DeviceDirtyLog(this.memory.end);
-      try {
-        await this.#backend.setDirtyLog(log.current);
-      } catch (error) {
-        log.close();
-        throw error;
-      }
-      this.#writes.use(log.current);
-      this.#log = log;
-      return log;
+      return this.#logging.start(this.#backend, this.memory.end);
     });
   }
 
   /** The log in use, or null. */
   get dirtyLog(): DirtySource | null {
-    return this.#log;
+    return this.#logging.log;
   }
 
   stopDirtyLog(): Promise<void> {
-    return this.#turns.run(async () => {
-      const log = this.#log;
-      if (log === null) return;
-      this.#log = null;
-      this.#writes.use(null);
-      await this.#backend.setDirtyLog(null);
-      log.close();
-    });
+    return this.#turns.run(() => this.#logging.stop(this.#backend));
   }
 
   save(): DeviceState {
@@ -420,7 +403,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
     return encodeDeviceState({
       status,
       features,
-      offered: this.offeredFeatures,
+      offered: this.#offered,
       driverFeatures,
       properties: this.properties,
       queues,
@@ -434,10 +417,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
 
   /** Log first, then table: a table that outgrows the log would let the kernel write behind it. */
   async #memoryChanged(): Promise<void> {
-    await this.#log?.grow(this.memory.end, async (log) => {
-      await this.#backend.setDirtyLog(log);
-      this.#writes.use(log);
-    });
+    await this.#logging.grow(this.#backend, this.memory.end);
     if (this.#backend.running) await this.#backend.memoryChanged();
   }
 
@@ -454,9 +434,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
         kick.close();
         call.close();
       }
-      this.#writes.use(null);
-      this.#log?.close();
-      this.#log = null;
+      this.#logging.close();
     });
   }
 

@@ -4,6 +4,7 @@
  * known, so both are malformed, which is answered VIRTIO_NET_ERR like what is not served here.
  */
 import { ETH_ALEN } from '../constants/if-ether';
+import { VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO, VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO_CSUM } from '../constants/virtio-net';
 import {
   VIRTIO_NET_CTRL_ANNOUNCE,
   VIRTIO_NET_CTRL_ANNOUNCE_ACK,
@@ -19,9 +20,12 @@ import {
   VIRTIO_NET_CTRL_VLAN,
   VIRTIO_NET_CTRL_VLAN_ADD,
   VIRTIO_NET_CTRL_VLAN_DEL,
+  VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO_CSUM_MAPPED,
+  VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO_MAPPED,
 } from '../constants/virtio-net-ctrl';
 import { invalidArgument } from '../errors';
 import { formatMac, parseMac } from './ethernet';
+import { bit } from './features';
 import { MAC_TABLE_ENTRIES, VLANS } from './receive-filter';
 
 /** By command of class VIRTIO_NET_CTRL_RX. */
@@ -97,7 +101,7 @@ function parseData(klass: number, command: number, data: Uint8Array): ControlCom
       return wrongLength(data, 2) ?? { kind: 'mq-vq-pairs-set', pairs: le16(data, 0) };
     case VIRTIO_NET_CTRL_GUEST_OFFLOADS:
       if (command !== VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET) return null;
-      return wrongLength(data, 8) ?? { kind: 'guest-offloads-set', offloads: le64(data, 0) };
+      return wrongLength(data, 8) ?? { kind: 'guest-offloads-set', offloads: featuresOf(le64(data, 0)) };
     default:
       return null;
   }
@@ -162,11 +166,31 @@ export function encodeControlCommand(command: ControlCommand): Uint8Array {
       return encode(
         VIRTIO_NET_CTRL_GUEST_OFFLOADS,
         VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET,
-        integer('offloads', command.offloads, 8),
+        integer('offloads', bitmapOf(command.offloads), 8),
       );
     case 'unknown':
       return encode(integer('class', command.class, 1)[0]!, integer('command', command.command, 1)[0]!, []);
   }
+}
+
+/** Features 65 and 66 have other numbers in a bitmap of 64 bits. */
+const MAPPED = [
+  [bit(VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO), bit(VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO_MAPPED)],
+  [bit(VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO_CSUM), bit(VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO_CSUM_MAPPED)],
+] as const;
+
+function featuresOf(bitmap: bigint): bigint {
+  return MAPPED.reduce(
+    (mask, [feature, mapped]) => ((mask & mapped) === 0n ? mask : (mask & ~mapped) | feature),
+    bitmap,
+  );
+}
+
+function bitmapOf(features: bigint): bigint {
+  return MAPPED.reduce(
+    (mask, [feature, mapped]) => ((mask & feature) === 0n ? mask : (mask & ~feature) | mapped),
+    features,
+  );
 }
 
 function encode(klass: number, command: number, data: ArrayLike<number>): Uint8Array {

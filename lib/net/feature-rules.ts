@@ -89,7 +89,7 @@ export function withoutUnmet(features: bigint): bigint {
   }
 }
 
-/** Receive offloads that a driver can switch at run time (section 5.1.6.5.6): bits of GUEST_OFFLOADS commands. */
+/** Receive offloads that a driver can turn off and on (section 5.1.6.5.9). */
 export const GUEST_OFFLOADS = bits(
   net.VIRTIO_NET_F_GUEST_CSUM,
   net.VIRTIO_NET_F_GUEST_TSO4,
@@ -98,6 +98,8 @@ export const GUEST_OFFLOADS = bits(
   net.VIRTIO_NET_F_GUEST_UFO,
   net.VIRTIO_NET_F_GUEST_USO4,
   net.VIRTIO_NET_F_GUEST_USO6,
+  net.VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO,
+  net.VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO_CSUM,
 );
 
 /** What the device itself serves, whatever the data path. */

@@ -20,7 +20,7 @@ const ECN = bits(net.VIRTIO_NET_F_GUEST_ECN);
 const DATA = 3000;
 const SEGMENT = 1000;
 
-/** Without the offloads of tunnels, which need all others: those are never turned off. */
+/** Without the offloads of tunnels, whose headers are longer. */
 const PATHS = splitPaths().map((path) => ({ ...path, wanted: BigInt.asUintN(64, path.wanted) }));
 
 describe.each(PATHS)('$name', (path) => {

@@ -14,8 +14,8 @@ import {
   VIRTIO_CONFIG_S_DRIVER as DRIVER,
   VIRTIO_CONFIG_S_FEATURES_OK,
 } from '../../lib/constants/virtio-status';
-import { VirtioMmio } from '../../lib/device/virtio-mmio';
 import type { OfferOptions } from '../../lib/device/device-options';
+import { VirtioMmio } from '../../lib/device/virtio-mmio';
 import { VirtioNetDevice } from '../../lib/device/virtio-net-device';
 import { Guest } from '../../lib/guest/guest';
 import { MmioDriver } from '../../lib/guest/mmio-driver';

@@ -104,9 +104,8 @@ export class DeviceRig {
     const trace = new Trace({ capacity: 20_000 });
     const open = { name: 'dev0', netns: netns.path, trace, faults: tapFaults };
     const taps = pairs === 1 ? [await Tap.open(open)] : await Tap.openQueues(pairs, open);
-    await taps[0]!.setTxQueueLen(TX_QUEUE_LENGTH);
+    await netns.ipBatch(['link set dev dev0 master br0', `link set dev dev0 txqueuelen ${TX_QUEUE_LENGTH}`]);
     const station = await openStation(netns, options, 0);
-    await netns.attach('br0', 'dev0');
     const memory = GuestMemory.create([{ gpa: 0, size: MEMORY }]);
     const backend = makeBackend(kind, taps, trace, faults);
     const device = await VirtioNetDevice.offer({ memory, backend, trace, mac: GUEST_MAC, pairs, ...options.device });

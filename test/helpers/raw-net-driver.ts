@@ -183,9 +183,10 @@ export class RawNetDriver {
     this.#unsent.splice(0, done);
   }
 
-  /** Resets the transmit queue and sets it up elsewhere; what the device had not used goes there again. */
-  async renewTransmit(): Promise<void> {
+  /** Resets the transmit queue, waits for `meanwhile` and sets it up elsewhere; what the device had not used goes there again. */
+  async renewTransmit(meanwhile: () => Promise<void>): Promise<void> {
     await this.mmio.resetQueue(1);
+    await meanwhile();
     this.reap();
     const unsent = this.#unsent.splice(0);
     this.setUpTransmit();
@@ -193,9 +194,10 @@ export class RawNetDriver {
     this.publish();
   }
 
-  /** Resets the receive queue and sets it up elsewhere. Answers what had arrived in the old one. */
-  async renewReceive(): Promise<RawFrame[]> {
+  /** Resets the receive queue, waits for `meanwhile` and sets it up elsewhere. Answers what had arrived in the old one. */
+  async renewReceive(meanwhile: () => Promise<void>): Promise<RawFrame[]> {
     await this.mmio.resetQueue(0);
+    await meanwhile();
     const frames = this.receive(false);
     this.setUpReceive();
     return frames;

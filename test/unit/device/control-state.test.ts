@@ -261,6 +261,16 @@ describe('offloads', () => {
     if (feature !== 1) expect(set(others & ~bits(9), ALL & ~bit(feature))).not.toBe('error');
   });
 
+  test('offloads of tunnels need all four of segmentation', () => {
+    const features = ALL | bits(65, 66);
+    expect(set(bits(1, 7, 8, 54, 55, 65, 66), features)).toMatchObject({
+      state: { guestOffloads: bits(1, 7, 8, 54, 55, 65, 66) },
+    });
+    expect(set(bits(1, 7, 8, 54, 55, 65), ALL)).toBe('error');
+    expect(set(bits(1, 7, 8, 54, 65), features)).toBe('error');
+    expect(set(bits(1, 7, 8, 54, 55, 66), features)).toBe('error');
+  });
+
   test('GUEST_HDRLEN is let through when acked and is no offload', () => {
     const hdrlen = bit(net.VIRTIO_NET_F_GUEST_HDRLEN);
     expect(set(bits(1, 7) | hdrlen)).toBe('error');

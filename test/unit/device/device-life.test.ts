@@ -21,7 +21,7 @@ const MAC = '02:00:00:00:00:02';
 function newLife(parts: { pairs?: number; offered?: bigint; linkUp?: () => boolean } = {}): DeviceLife {
   const { pairs = 2, offered = offeredFeatures({ backend: EVERYTHING, pairs }), linkUp = () => true } = parts;
   const properties = deviceProperties({ mac: MAC, pairs, rxQueueSize: 128, txQueueSize: 64, ctrlQueueSize: 16 });
-  return new DeviceLife({ memory: {} as GuestMemory, properties, offered, notifiers: [], linkUp });
+  return new DeviceLife({ memory: {} as GuestMemory, properties, offered: () => offered, notifiers: [], linkUp });
 }
 
 function write(life: DeviceLife, features: bigint): void {
@@ -197,12 +197,13 @@ describe('features', () => {
     expect(split.settings.receiveFilter).toBeNull();
   });
 
-  test('offloads of tunnels are on as long as they are acked, and the link is the device’s', () => {
+  test('offloads of tunnels are on until a command turns them off, and the link is the device’s', () => {
     const tunnel = bits(f.VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO, f.VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO_CSUM);
     const life = newLife({ linkUp: () => false });
     life.adopt({ features: VERSION_1 | tunnel, queues: life.queues });
-    life.control = { ...life.control, guestOffloads: 0n };
     expect(life.settings).toMatchObject({ guestOffloads: tunnel, linkUp: false, activePairs: 1 });
+    life.control = { ...life.control, guestOffloads: 0n };
+    expect(life.settings.guestOffloads).toBe(0n);
   });
 });
 

@@ -155,3 +155,12 @@ test('every mode has its command', () => {
     0, 1, 2, 3, 4, 5,
   ]);
 });
+
+test('offloads of tunnels have numbers of their own in the bitmap, which ends at 64', () => {
+  const bytes = encodeControlCommand({ kind: 'guest-offloads-set', offloads: (1n << 1n) | (1n << 65n) | (1n << 66n) });
+  expect([...bytes.subarray(2)]).toEqual([2, 0, 0, 0, 0, 0xc0, 0, 0]);
+  expect(parseControlCommand(bytes)).toEqual({
+    kind: 'guest-offloads-set',
+    offloads: (1n << 1n) | (1n << 65n) | (1n << 66n),
+  });
+});
