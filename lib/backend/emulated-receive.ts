@@ -27,6 +27,8 @@ export interface ReceiveOptions {
 /** A frame that waits for buffers, with its header. It outlives the ring, not the data path. */
 export interface KeptFrame {
   bytes: Uint8Array | null;
+  /** No other frame is read any more: the data path is about to stop. */
+  last: boolean;
 }
 
 /** What one run did: `starved` when frames may wait but buffers are missing. */
@@ -81,7 +83,7 @@ export class EmulatedReceive {
   }
 
   #read(result: ReceiveRun): void {
-    const room = this.#room();
+    const room = this.#kept.last ? 0 : this.#room();
     result.starved = room === 0;
     if (room === 0) return;
     const frames = native().framesRead(this.#tap.handle, this.#arena, STRIDE, room, this.#lengths);

@@ -3,6 +3,7 @@
  * the kernel serves, the same way, and packed virtqueues too; it needs no /dev/vhost-net.
  */
 import { EventEmitter } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { VIRTIO_F_RING_PACKED } from '../constants/virtio-config';
 import { invalidArgument, VhostError } from '../errors';
 import type { Tap } from '../host/tap';
@@ -37,6 +38,9 @@ export interface EmulatedOptions {
   prepareTaps?: boolean | undefined;
 }
 
+/** Longest wait at a stop for a guest to have room for a frame that was read. */
+const KEPT_PATIENCE_MS = 50;
+
 /** Whatever the taps carry of offloads. */
 const BY_RINGS = EVERY_VHOST_NET | bits(VIRTIO_F_RING_PACKED);
 
@@ -61,7 +65,7 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
   constructor({ taps, trace, prepareTaps = false }: EmulatedOptions) {
     super();
     this.#taps = new TapQueues(taps, 'emulated backend', prepareTaps);
-    this.#kept = taps.map(() => ({ bytes: null }));
+    this.#kept = taps.map(() => ({ bytes: null, last: false }));
     this.#trace = trace;
   }
 
@@ -163,8 +167,8 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
 
   async stop(): Promise<QueueState[]> {
     const { queues } = this.#running();
+    await this.#deliverKept(this.#pairs);
     this.#stoppedRings = this.#pairs.flatMap((pair) => this.#halt(pair, queues));
-    for (const pair of this.#pairs) this.#dropKept(pair.index);
     this.#pairs = [];
     this.#taps.unclaim();
     this.#device = null;
@@ -185,13 +189,22 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
     return stopped;
   }
 
-  /** Nothing takes a frame back that was read: one for which the guest had no room is lost with the data path. */
-  #dropKept(pair: number): void {
-    const kept = this.#kept[pair]!;
-    if (kept.bytes === null) return;
-    const message = `a frame of ${kept.bytes.length} bytes for which the guest has no room is dropped`;
-    emit(this.#trace, { kind: 'fault', object: `emulated pair ${pair}`, message });
-    kept.bytes = null;
+  /**
+   * Nothing takes a frame back that was read. One for which the guest had no room yet is waited for, while no other is read; a guest that
+   * posts no buffers meanwhile loses it.
+   */
+  async #deliverKept(pairs: readonly EmulatedPair[]): Promise<void> {
+    const kept = pairs.map(({ index }) => this.#kept[index]!);
+    for (const frame of kept) frame.last = true;
+    const deadline = performance.now() + KEPT_PATIENCE_MS;
+    while (kept.some(({ bytes }) => bytes !== null) && performance.now() < deadline) await sleep(1);
+    for (const [at, frame] of kept.entries()) {
+      frame.last = false;
+      if (frame.bytes === null) continue;
+      const message = `a frame of ${frame.bytes.length} bytes for which the guest has no room is dropped`;
+      emit(this.#trace, { kind: 'fault', object: `emulated pair ${pairs[at]!.index}`, message });
+      frame.bytes = null;
+    }
   }
 
   async settingsChanged(): Promise<void> {
@@ -201,8 +214,8 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
     while (this.#pairs.length > pairs) {
       const last = this.#pairs.length - 1;
       await this.#taps.park(last);
+      await this.#deliverKept(this.#pairs.slice(last));
       this.#halt(this.#pairs[last]!, device.queues);
-      this.#dropKept(last);
       this.#pairs.pop();
     }
     while (this.#pairs.length < pairs) {

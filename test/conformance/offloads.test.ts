@@ -4,8 +4,9 @@ import * as net from '../../lib/constants/virtio-net';
 import { VIRTIO_NET_OK } from '../../lib/constants/virtio-net-ctrl';
 import { Tap } from '../../lib/host/tap';
 import { bit, bits, hasBit } from '../../lib/net/features';
-import { type VirtioNetHeader, writeHeader } from '../../lib/net/header';
+import type { VirtioNetHeader } from '../../lib/net/header';
 import { DeviceRig, EVERYTHING, GUEST_MAC, type PathKind, pathKinds } from '../helpers/device-rig';
+import { inject, OFFLOADING_HEADER } from '../helpers/offloading-tap';
 import { type RawFrame, RawNetDriver } from '../helpers/raw-net-driver';
 import {
   type Network,
@@ -25,7 +26,7 @@ const SPLIT = EVERYTHING & ~bit(net.VIRTIO_F_RING_PACKED);
 /** Two taps that tests read and write: one as a station without any offload, one that gives the network whole GSO frames. */
 const PLAIN_MAC = '02:00:00:00:00:03';
 const OFFLOADING_MAC = '02:00:00:00:00:04';
-const HEADER = 12;
+const _HEADER = 12;
 const LONG = payload(20_000);
 const SHORT = payload(999);
 const STRIDE = 70_000;
@@ -50,7 +51,7 @@ class OffloadRig {
     const { netns } = rig;
     const plain = await Tap.open({ name: 'plain0', netns: netns.path, flags: IFF_TAP | IFF_NO_PI });
     const offloading = await Tap.open({ name: 'gso0', netns: netns.path });
-    await offloading.setVnetHdrSize(HEADER);
+    await offloading.setVnetHdrSize(OFFLOADING_HEADER);
     for (const port of ['plain0', 'gso0']) await netns.attach('br0', port);
     return new OffloadRig(rig, plain, offloading);
   }
@@ -78,11 +79,7 @@ class OffloadRig {
 
   /** Gives the network a frame with its header, from a host that has offloads. */
   inject(bytes: Uint8Array, header: Partial<VirtioNetHeader> = {}): void {
-    const frame = new Uint8Array(HEADER + bytes.length);
-    const none = { flags: 0, gsoType: 0, hdrLen: 0, gsoSize: 0, csumStart: 0, csumOffset: 0, numBuffers: 0 };
-    writeHeader(new DataView(frame.buffer), 0, HEADER, { ...none, ...header });
-    frame.set(bytes, HEADER);
-    expect(this.offloading.writeFrames(frame, frame.length, 1, Int32Array.of(frame.length))).toBe(1);
+    inject(this.offloading, bytes, header);
   }
 
   #read(): Uint8Array[] {
