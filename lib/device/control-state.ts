@@ -17,7 +17,7 @@ import type { ControlCommand, MacTableSet, RxMode } from '../net/control-command
 import { parseMac } from '../net/ethernet';
 import { GUEST_OFFLOADS, unmetDependencies } from '../net/feature-rules';
 import { bit, hasBit } from '../net/features';
-import { type ReceiveFilter, VLAN_TABLE_BYTES, VLANS } from '../net/receive-filter';
+import { initialReceiveFilter, type ReceiveFilter, VLANS } from '../net/receive-filter';
 
 export interface ControlState {
   receiveFilter: ReceiveFilter;
@@ -51,20 +51,7 @@ const MODE_FIELDS = {
 /** After a reset: everything passes but tagged frames where VLANs are filtered, one pair, every offload that was acked. */
 export function initialControlState(mac: string, features: bigint): ControlState {
   return {
-    receiveFilter: {
-      promiscuous: true,
-      allMulticast: false,
-      allUnicast: false,
-      noMulticast: false,
-      noUnicast: false,
-      noBroadcast: false,
-      mac,
-      unicast: [],
-      multicast: [],
-      unicastOverflow: false,
-      multicastOverflow: false,
-      vlans: hasBit(features, VIRTIO_NET_F_CTRL_VLAN) ? new Uint8Array(VLAN_TABLE_BYTES) : null,
-    },
+    receiveFilter: initialReceiveFilter(mac, hasBit(features, VIRTIO_NET_F_CTRL_VLAN)),
     activePairs: 1,
     guestOffloads: features & GUEST_OFFLOADS,
     announcePending: false,
