@@ -80,7 +80,10 @@ export interface Backend extends EventEmitter<BackendEvents> {
    * the start, frames that reach the taps are thrown away. Undone by `close`, or by a start with another device.
    */
   prepare(device: BackendDevice, options?: PrepareOptions): Promise<void>;
-  /** Vrings set, tap attached, every ring kicked once. On failure nothing stays attached. */
+  /**
+   * Vrings set, tap attached, every ring kicked once. On failure nothing stays attached, and the device's `queues` say where rings stand
+   * through which frames have gone meanwhile.
+   */
   start(device: BackendDevice): Promise<void>;
   /** Nothing touches guest memory after this resolves. The queue states, with nextAvail where this backend stopped. */
   stop(): Promise<QueueState[]>;

@@ -152,7 +152,12 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
     }
     this.#device = served;
     emit(this.#trace, { kind: 'state', object: 'emulated', from: 'stopped', to: 'running' });
-    for (const pair of this.#pairs) pair.start();
+    try {
+      for (const pair of this.#pairs) pair.start();
+    } catch (error) {
+      for (const [index, queue] of (await this.stop()).entries()) Object.assign(device.queues[index]!, queue);
+      throw error;
+    }
   }
 
   #pair(device: ServedDevice, index: number): EmulatedPair {

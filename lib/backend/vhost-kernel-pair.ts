@@ -45,6 +45,8 @@ export class VhostPair {
   readonly #errors = RINGS.map(() => EventFd.create());
   #watches: EventFdWatch[] = [];
   #discard: TapDiscard | null = null;
+  /** vrings that were attached, or may have been, since `configure`. */
+  readonly #attached = new Set<number>();
   /** Frames that had found the tap's queue full when it was last looked at. */
   #dropsSeen = 0;
 
@@ -77,6 +79,7 @@ export class VhostPair {
   /** Everything the kernel must know before a ring is attached. */
   async configure(device: BackendDevice, features: bigint, log: DirtyLog | null): Promise<void> {
     const { vhost } = this;
+    this.#attached.clear();
     // A log of an earlier run may be shorter than today's memory: it goes before the table comes.
     if (vhost.log !== null && vhost.log !== log) await vhost.setLogBase(null);
     await vhost.setFeatures(log === null ? features : features | LOG_ALL);
@@ -107,7 +110,11 @@ export class VhostPair {
 
   /** Attaches the rings and kicks each once: a kick that came while nobody listened must not be lost, nor a frame that did not fit. */
   async attach(device: BackendDevice, rings = this.readyRings(device)): Promise<void> {
-    for (const ring of rings) await this.vhost.setBackend(ring, this.tap);
+    for (const ring of rings) {
+      // Noted before: a call that fails may have had its effect.
+      this.#attached.add(ring);
+      await this.vhost.setBackend(ring, this.tap);
+    }
     for (const ring of rings) {
       const queue = this.queueOf(ring);
       device.notifiers[queue]!.kick.signal();
@@ -205,6 +212,20 @@ export class VhostPair {
     }
     await this.vhost.close();
     return false;
+  }
+
+  /** After a start that failed and was undone: frames may have gone through rings that were attached for a moment. */
+  async takeBack({ memory, queues }: BackendDevice): Promise<void> {
+    for (const ring of this.#attached) {
+      const queue = queues[this.queueOf(ring)]!;
+      try {
+        queue.nextAvail = (await this.stopped(ring, memory, queue)).base;
+      } catch (error) {
+        const message = `where the ring stands cannot be read (${error})`;
+        emit(this.#trace, { kind: 'fault', object: `vhost-kernel queue ${this.queueOf(ring)}`, message });
+      }
+    }
+    this.#attached.clear();
   }
 
   /** Where an attached ring stands, roughly: the kernel goes on meanwhile. */

@@ -33,3 +33,12 @@ export async function allOrNothing(what: string, steps: readonly Step[]): Promis
     });
   }
 }
+
+/** Runs all at once and waits for every one of them, whatever becomes of the others; throws the first failure. */
+export async function together<T>(runs: readonly Promise<T>[]): Promise<T[]> {
+  const results = await Promise.allSettled(runs);
+  return results.map((result) => {
+    if (result.status === 'rejected') throw result.reason;
+    return result.value;
+  });
+}

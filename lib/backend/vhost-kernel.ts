@@ -25,7 +25,7 @@ import { BY_TAP } from './tap-features';
 import { TapQueues } from './tap-queues';
 import { carried, EVERY_VHOST_NET, requireCarried, vhostFeatures } from './vhost-kernel-features';
 import { VhostPair } from './vhost-kernel-pair';
-import { allOrNothing } from './vhost-kernel-steps';
+import { allOrNothing, together } from './vhost-kernel-steps';
 
 export interface VhostKernelOptions {
   /** One a queue pair. They belong to the caller: closing the backend leaves them open. */
@@ -184,8 +184,8 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
       const pairs = this.#pairs.slice(0, this.#taps.activePairs(device));
       try {
         this.#taps.claim();
-        // Each pair has a descriptor of its own, so they need not wait for each other.
-        await Promise.all(
+        // Each pair has a descriptor of its own, so they need not wait for each other; what is to be undone waits for all.
+        await together(
           pairs.map(async (pair) => {
             pair.watch(this.#ringError);
             pair.discard(false);
@@ -194,7 +194,7 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
           }),
         );
       } catch (error) {
-        await this.#detachAfterFailure(features);
+        await this.#detachAfterFailure(features, device);
         throw error;
       }
       this.#active = pairs.length;
@@ -216,7 +216,7 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
     try {
       if (!shared) this.#taps.claim();
       await this.#taps.configure(device);
-      await Promise.all(this.#pairs.map((pair) => this.#configurePair(pair, device, features)));
+      await together(this.#pairs.map((pair) => this.#configurePair(pair, device, features)));
     } catch (error) {
       await this.#detachAfterFailure(features);
       throw error;
@@ -232,10 +232,12 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
     for (const ring of pair.readyRings(device)) await pair.vhost.setVringBusyloopTimeout(ring, busyloopMicros);
   }
 
-  async #detachAfterFailure(features: bigint): Promise<void> {
+  /** `device` is told where rings stand that were attached before. */
+  async #detachAfterFailure(features: bigint, device: BackendDevice | null = null): Promise<void> {
     let gone = false;
     for (const pair of this.#pairs) {
       if (pair.vhost.memTable !== null) gone = !(await pair.detachForced(features)) || gone;
+      if (device !== null) await pair.takeBack(device);
       pair.unwatch(this.#ringError);
       pair.discard(false);
     }
@@ -261,8 +263,8 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
     const pairs = this.#pairs.slice(0, this.#active);
     for (const pair of pairs) await pair.makeRoom(device);
     // Every ring stands before the first is asked where: a guest's frames leave by no pair any more.
-    const held = await Promise.all(pairs.map((pair) => pair.detachForced(this.#features)));
-    this.#stoppedRings = (await Promise.all(pairs.map((pair) => this.#stoppedPair(pair, device)))).flat();
+    const held = await together(pairs.map((pair) => pair.detachForced(this.#features)));
+    this.#stoppedRings = (await together(pairs.map((pair) => this.#stoppedPair(pair, device)))).flat();
     this.#taps.unclaim();
     this.#device = null;
     if (held.includes(false)) await this.#dropPairs();

@@ -106,7 +106,7 @@ export class DeviceRegisters {
     const life = this.#life;
     const trouble = life.notNow(number);
     if (trouble !== null) {
-      this.#parts.violation(trouble);
+      this.violation(trouble);
       return;
     }
     const queue = life.queue(number)!;
@@ -143,7 +143,7 @@ export class DeviceRegisters {
     const life = this.#life;
     const may = hasBit(life.features, net.VIRTIO_F_RING_RESET) && life.driverOk;
     if (may && life.queue(number)?.ready === true) this.#take(life, number);
-    else this.#parts.violation(`a reset of queue ${number}`);
+    else this.violation(`a reset of queue ${number}`);
   }
 
   /** A driver that wants to stop using a queue (section 4.2.2, QueueReady). */
@@ -173,12 +173,17 @@ export class DeviceRegisters {
   /** A driver's kick by register. */
   notify(number: number): void {
     const role = this.#life.roleOf(number);
-    if (role === null) this.#parts.violation(`a kick of queue ${number}, which is not there`);
+    if (role === null) this.violation(`a kick of queue ${number}, which is not there`);
     else this.#parts.kick(role.kind === 'control' ? 'control' : role.index);
   }
 
+  /** A driver did what the specification forbids. */
+  violation(what: string): void {
+    this.#parts.violation(what);
+  }
+
   #violation(what: string | null): void {
-    if (what !== null) this.#parts.violation(what);
+    if (what !== null) this.violation(what);
   }
 }
 

@@ -230,7 +230,7 @@ export class VirtioMmio implements DeviceTransport {
   }
 
   #violation(what: string): 0 {
-    this.device.emit('violation', what);
+    this.device.registers.violation(what);
     return 0;
   }
 

@@ -43,6 +43,36 @@ test.each([1, 2, 4, 8])(`emulated to ${OTHER} and back, %d queue pairs`, async (
   expect((await rig.taps[0]!.stats()).tx.dropped).toBe(0);
 });
 
+test.each([1, 2, 3, 4])(
+  'the next path fails at its attach %d of 4: the old one goes on, nothing is lost',
+  async (nth) => {
+    await using rig = await DeviceRig.create({ pairs: 2 });
+    await rig.boot();
+    expect(await rig.driver.usePairs(2)).toBe(true);
+    await rig.flows(100);
+    const before = rig.device.backend;
+    const faults = new FaultPlan().fail('VHOST_NET_SET_BACKEND', { errno: 5, nth });
+    const next = rig.backend(OTHER, faults);
+    if (OTHER === 'emulated') {
+      const start = next.start.bind(next);
+      // As late as can be: it has served all rings for a moment.
+      next.start = async (device) => {
+        await start(device);
+        for (const [index, queue] of (await next.stop()).entries()) Object.assign(device.queues[index]!, queue);
+        throw new Error('EIO');
+      };
+    }
+    await expect(rig.device.switchBackend(next)).rejects.toThrow(/EIO/);
+    expect(rig.device.backend).toBe(before);
+    expect([before.running, next.running]).toEqual([true, false]);
+    await rig.flows(100);
+    const { toNetwork, toGuest } = await rig.settle();
+    expect(rig.broken).toEqual([]);
+    expect(toNetwork).toMatchObject(nothingWrong);
+    expect(toGuest).toMatchObject(nothingWrong);
+  },
+);
+
 test.each(KINDS)('pairs change between two switches, away from %s', async (kind) => {
   await using rig = await DeviceRig.create({ kind, pairs: 4 });
   await rig.boot();
