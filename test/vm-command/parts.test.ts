@@ -3,7 +3,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { defaultEnvironment } from '../../lib/vm';
+import { defaultEnvironment, ensureVmPrepared } from '../../lib/vm';
 import { cached } from '../../lib/vm/cache';
 import { cpioArchive, S_IFDIR, S_IFLNK, S_IFREG } from '../../lib/vm/cpio';
 import { shellQuoted } from '../../lib/vm/job';
@@ -53,7 +53,9 @@ test('a quoted word comes through a shell unchanged', () => {
   expect(result.stdout.toString()).toBe(words.map((word) => `${word}\0`).join(''));
 });
 
-test('an archive is one that cpio reads', () => {
+test('an archive is one that cpio reads', async () => {
+  // Brings busybox where it is missing.
+  await ensureVmPrepared();
   const folder = mkdtempSync(join(tmpdir(), 'vm-cpio-'));
   try {
     const archive = cpioArchive([
