@@ -40,6 +40,8 @@ const ADDRESSES: Readonly<Record<number, readonly [QueueField, 'low' | 'high']>>
   [mmio.VIRTIO_MMIO_QUEUE_USED_HIGH]: ['usedRing', 'high'],
 };
 const HIGH_WORD = 0x1_0000_0000;
+/** Above it addresses are no safe integers: no memory is there either way, and the low half must stay what it is. */
+const MOST_HIGH = 0x1fffff;
 
 export class VirtioMmio implements DeviceTransport {
   readonly device: VirtioNetDevice;
@@ -201,7 +203,7 @@ export class VirtioMmio implements DeviceTransport {
     const { registers } = this.device;
     const before = (registers.queue(this.#queueSel)?.[field] as number | undefined) ?? 0;
     const low = half === 'low' ? word : before % HIGH_WORD;
-    const high = half === 'high' ? word : Math.floor(before / HIGH_WORD);
+    const high = half === 'high' ? Math.min(word, MOST_HIGH) : Math.floor(before / HIGH_WORD);
     registers.configureQueue(this.#queueSel, field, high * HIGH_WORD + low);
   }
 
