@@ -1,6 +1,8 @@
 /** The data path of a running device is replaced under traffic, with every number of pairs: no frame is lost, doubled or reordered. */
 import { EmulatedBackend } from '../../lib/backend/emulated';
 import type { SwitchReceipt } from '../../lib/device/switch-backend';
+import { PAGE_SIZE } from '../../lib/memory/address';
+import { PageBitmap } from '../../lib/memory/page-bitmap';
 import { FaultPlan } from '../../lib/trace/fault-plan';
 import { DeviceRig, EVERYTHING, type PathKind, pathKinds } from '../helpers/device-rig';
 
@@ -72,6 +74,32 @@ test.each([1, 2, 3, 4])(
     expect(toGuest).toMatchObject(nothingWrong);
   },
 );
+
+test('dirty logging goes along, and can be turned off on the other path', async () => {
+  await using rig = await DeviceRig.create({ pairs: 2 });
+  await rig.boot();
+  expect(await rig.driver.usePairs(2)).toBe(true);
+  await rig.flows(100);
+  const paths = [rig.device.backend, rig.backend(OTHER)];
+  const log = await rig.device.startDirtyLog();
+  for (let count = 1; count <= 5; count++) {
+    await rig.device.switchBackend(paths[count % 2]!);
+    log.takeInto(new PageBitmap(rig.memory.end / PAGE_SIZE));
+    await rig.flows(50);
+    // Buffers that frames went into since, and the used rings of both pairs.
+    const pages = new PageBitmap(rig.memory.end / PAGE_SIZE);
+    expect(log.takeInto(pages)).toBeGreaterThan(10);
+    for (const { usedRing } of rig.device.queues) expect(pages.has(Math.floor(usedRing / PAGE_SIZE))).toBe(true);
+  }
+  await rig.device.stopDirtyLog();
+  await rig.device.switchBackend(paths[0]!);
+  const again = await rig.device.startDirtyLog();
+  await rig.flows(50);
+  expect(again.takeInto(new PageBitmap(rig.memory.end / PAGE_SIZE))).toBeGreaterThan(10);
+  const { toNetwork, toGuest } = await rig.settle();
+  expect(toNetwork).toMatchObject(nothingWrong);
+  expect(toGuest).toMatchObject(nothingWrong);
+});
 
 test.each(KINDS)('pairs change between two switches, away from %s', async (kind) => {
   await using rig = await DeviceRig.create({ kind, pairs: 4 });
