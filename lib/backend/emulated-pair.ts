@@ -1,11 +1,17 @@
 /** One queue pair on the emulated data path: wakes on kicks and on frames, and moves batches until there is nothing left to move. */
 
-import { VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC } from '../constants/virtio-net';
+import {
+  VIRTIO_NET_F_GUEST_CSUM,
+  VIRTIO_NET_F_GUEST_ECN,
+  VIRTIO_RING_F_EVENT_IDX,
+  VIRTIO_RING_F_INDIRECT_DESC,
+} from '../constants/virtio-net';
 import { check } from '../errors';
 import type { EventFdWatch } from '../host/event-fd';
 import type { Tap } from '../host/tap';
 import { native, type PollHandle } from '../native';
-import { hasBit } from '../net/features';
+import { GUEST_OFFLOADS } from '../net/feature-rules';
+import { bits, hasBit } from '../net/features';
 import { headerLength } from '../net/header';
 import type { DeviceQueue } from '../virtqueue/device-queue';
 import { openDeviceQueue } from '../virtqueue/open-queue';
@@ -21,8 +27,8 @@ const BATCHES_PER_TURN = 4;
 /** Ethernet header and two VLAN tags beside the MTU; the largest GSO frame when the guest takes those. */
 const ETHERNET_OVERHEAD = 22;
 const LARGEST_GSO = 65_536;
-/** GUEST_TSO4, GUEST_TSO6, GUEST_UFO, GUEST_USO4, GUEST_USO6. */
-const GUEST_GSO = (1n << 7n) | (1n << 8n) | (1n << 10n) | (1n << 54n) | (1n << 55n);
+/** Those of the receive offloads with which frames come unsegmented. */
+const GUEST_GSO = GUEST_OFFLOADS & ~bits(VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN);
 
 export class EmulatedPair {
   readonly index: number;

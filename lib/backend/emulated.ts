@@ -241,10 +241,8 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
   }
 
   async startQueue(queue: number): Promise<void> {
-    const { queues, described } = this.#running();
-    this.#rebuild(queue, () => {
-      queues[queue] = { ...described.queues[queue]! };
-    });
+    const device = this.#running();
+    this.#rebuild(queue, () => device.renew(queue));
   }
 
   /** Changes the state of one queue while its pair stands still; a state that cannot be served is taken back. */

@@ -1,5 +1,5 @@
 /** A device while a data path serves it: with queue states of the path's own, which say where a ring stood that is out of service. */
-import type { QueueState } from '../virtqueue/queue-state';
+import { copyQueueState, type QueueState } from '../virtqueue/queue-state';
 import type { BackendDevice, QueueNotifiers } from './backend';
 import type { PathSettings } from './path-settings';
 
@@ -10,7 +10,12 @@ export class ServedDevice implements BackendDevice {
 
   constructor(described: BackendDevice) {
     this.described = described;
-    this.queues = described.queues.map((queue) => ({ ...queue }));
+    this.queues = described.queues.map(copyQueueState);
+  }
+
+  /** Takes a queue as the device describes it now: it is to be served anew. */
+  renew(queue: number): void {
+    this.queues[queue] = copyQueueState(this.described.queues[queue]!);
   }
 
   get memory(): BackendDevice['memory'] {

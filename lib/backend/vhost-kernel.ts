@@ -355,7 +355,7 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
       const device = this.#running();
       const { pair, ring, state } = this.#ringOf(device, queue);
       if (state.ready) throw new VhostError('VHOST_ERR_STATE', `queue ${queue} is served already`);
-      device.queues[queue] = { ...device.described.queues[queue]! };
+      device.renew(queue);
       if (!device.queues[queue]!.ready) return;
       try {
         await pair.configureRing(device, ring, this.#features, this.#log);

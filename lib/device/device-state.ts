@@ -17,7 +17,7 @@ import { copyQueueState, type QueueState } from '../virtqueue/queue-state';
 import type { ControlState } from './control-state';
 import { decodeControl, encodeControl, type SavedControl } from './control-state-record';
 import type { ConfigState } from './device-config';
-import { DEFAULT_PROPERTIES, type DeviceProperties } from './device-properties';
+import { DEFAULT_PROPERTIES, type DeviceProperties, MAX_QUEUE_PAIRS } from './device-properties';
 import { decodeProperties } from './device-properties-record';
 import { decodeQueue } from './queue-state-record';
 import { fields, plainCopy, Reader, shown } from './state-reader';
@@ -119,7 +119,7 @@ export function validateDeviceState(value: unknown): DeviceParts {
   const offered = state.offered === undefined ? features : reader.features(state.offered, 'offered');
   if ((features & ~offered) !== 0n) reader.refuse('features that were not offered', 'a subset of what was offered');
   const queues = reader
-    .list(state.queues, 'queues', 2, 2 * 8)
+    .list(state.queues, 'queues', 2, 2 * MAX_QUEUE_PAIRS)
     .map((queue, index) => decodeQueue(reader, queue, `queue ${index}`));
   if (queues.length % 2 !== 0) reader.refuse(`${queues.length} queues`, 'two a pair');
   const properties =

@@ -162,10 +162,6 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
     return this.#backend;
   }
 
-  get trace(): Trace | undefined {
-    return this.#trace;
-  }
-
   /** Bits the driver acked. */
   get features(): bigint {
     return this.#life.features;

@@ -1,4 +1,5 @@
 /** The parts of one queue pair of a guest as they lie in guest memory: what programs work with. */
+import { MAX_QUEUE_PAIRS } from '../device/device-properties';
 import { VhostError } from '../errors';
 import { parseMac } from '../net/ethernet';
 import { fromGuest } from '../net/test-flows';
@@ -18,7 +19,7 @@ import {
   UDP_FRAMES,
   Word,
 } from './boot-block';
-import { GUEST_PROGRAMS, MOST_PAIRS } from './options';
+import { GUEST_PROGRAMS } from './options';
 import { type GuestPlan, pairBufferBytes } from './plan';
 import { attachQueue, formatQueue } from './rings';
 
@@ -68,7 +69,7 @@ export class Machine {
     const { words, fields } = first;
     const pairs = words[Word.PAIRS]!;
     const active = words[Word.ACTIVE_PAIRS]!;
-    if (pairs < 1 || pairs > MOST_PAIRS || active < 1 || active > pairs) {
+    if (pairs < 1 || pairs > MAX_QUEUE_PAIRS || active < 1 || active > pairs) {
       throw new VhostError('VHOST_ERR_STATE', `a guest with ${active} of ${pairs} queue pairs`);
     }
     const bytes = pairs * bufferBytes(first);

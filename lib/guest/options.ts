@@ -6,17 +6,17 @@ import {
   VIRTIO_NET_F_MRG_RXBUF,
   VIRTIO_RING_F_INDIRECT_DESC,
 } from '../constants/virtio-net';
+import { MAX_QUEUE_PAIRS } from '../device/device-properties';
 import { invalidArgument } from '../errors';
 import { PAGE_SIZE } from '../memory/address';
 import { parseMac } from '../net/ethernet';
 import { hasBit } from '../net/features';
 import { headerLength } from '../net/header';
+import { BROADCAST } from '../net/receive-filter';
 import { type FrameKind, fromGuest, requireFlows } from '../net/test-flows';
 import { leastFrameSize, requireFrameSize } from '../net/test-frame';
 import { alignUp } from '../virtqueue/layout';
 
-/** Queue pairs that a guest has at most. */
-export const MOST_PAIRS = 8;
 export const DEFAULT_QUEUE_SIZE = 256;
 
 /** In the order of their numbers in the boot block. */
@@ -90,8 +90,6 @@ export type GuestSettings = Required<Omit<GuestOptions, 'buffersGpa'>> & {
   merged: boolean;
 };
 
-const BROADCAST = 'ff:ff:ff:ff:ff:ff';
-
 function requireInteger(name: string, value: number, least: number, most: number): void {
   if (!Number.isInteger(value) || value < least || value > most)
     throw invalidArgument(`${name} ${value}`, `${least} to ${most}`);
@@ -124,7 +122,7 @@ export function guestSettings(options: GuestOptions): GuestSettings {
   requireAddress('boot block at', gpa);
   parseMac(mac);
   parseMac(peerMac);
-  requireInteger('queue pairs', pairs, 1, MOST_PAIRS);
+  requireInteger('queue pairs', pairs, 1, MAX_QUEUE_PAIRS);
   requireInteger('active pairs', activePairs, 1, pairs);
   requireFrameSize(frameSize, look);
   requireFlows(flow, pairs);
