@@ -148,7 +148,7 @@ class Side {
           const log = new GuestWriteLog(memory.end / PAGE_SIZE);
           return new GuestRunner(Guest.resume(memory, Number(saved.gpa), { log }), device, log);
         },
-        announce: (device) => announce(this.#tap, device.mac),
+        announce: (device) => announce(this.#tap, { macs: [device.mac], vlans: [] }),
       },
       { onEvent: (event) => this.#onEvent(event) },
     );

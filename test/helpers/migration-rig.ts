@@ -82,7 +82,7 @@ export class Place {
         const log = new GuestWriteLog(memory.end / PAGE_SIZE);
         return new GuestRunner(Guest.resume(memory, Number(saved.gpa), { log }), device, log);
       },
-      announce: (device) => announce(this.tap, device.mac),
+      announce: (device) => announce(this.tap, { macs: [device.mac], vlans: [] }),
     };
   }
 }

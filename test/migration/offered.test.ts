@@ -50,7 +50,7 @@ test.each([
       moved = NetDriver.resume(mmio, memory, Number(saved.gpa), log.there);
       return new GuestRunner(moved.guest, restored, log.there);
     },
-    announce: (restored) => announce(taps[0]!, restored.mac),
+    announce: (restored) => announce(taps[0]!, { macs: [restored.mac], vlans: [] }),
   });
   const [{ audit }, received] = await Promise.all([
     new MigrationSource({ device, guest: runner }).migrate(near),
