@@ -29,6 +29,8 @@ export interface NativeAddon {
   fdDup(fd: FdHandle): FdHandle | Errno;
   /** open(2) with O_CLOEXEC added. */
   fdOpen(path: string, flags: number): FdHandle | Errno;
+  /** The same on a thread inside a network namespace (null: this one): for files of /proc that belong to it. */
+  netnsOpen(netns: string | null, path: string, flags: number): Promise<FdHandle | Errno>;
   /** The number, for passing on; -EBADF once closed. */
   fdNumber(fd: FdHandle): number;
   /** Idempotent. The descriptor is closed now, or when the last running call on it returns. */

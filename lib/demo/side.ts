@@ -17,7 +17,6 @@ import { Tap } from '../host/tap';
 import { PAGE_SIZE } from '../memory/address';
 import { GuestWriteLog } from '../memory/dirty-log';
 import { GuestMemory, maxMemRegions } from '../memory/guest-memory';
-import { announce } from '../migration/announce';
 import { MigrationDestination } from '../migration/destination';
 import type { MigrationEvent } from '../migration/options';
 import { compareSetup } from '../migration/setup';
@@ -142,13 +141,12 @@ class Side {
           });
         },
         createMemory: (setup) => GuestMemory.create(setup.regions),
-        createDevice: async (state, memory) =>
-          VirtioNetDevice.restore(state, { memory, backend: await this.#backend() }),
+        createBackend: () => this.#backend(),
+        createDevice: async (state, memory, backend) => VirtioNetDevice.restore(state, { memory, backend }),
         createGuest: async (saved, memory, device) => {
           const log = new GuestWriteLog(memory.end / PAGE_SIZE);
           return new GuestRunner(Guest.resume(memory, Number(saved.gpa), { log }), device, log);
         },
-        announce: (device) => announce(this.#tap, { macs: [device.mac], vlans: [] }),
       },
       { onEvent: (event) => this.#onEvent(event) },
     );

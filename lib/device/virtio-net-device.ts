@@ -12,6 +12,7 @@ import type { DirtySource } from '../memory/dirty-log';
 import type { GuestMemory } from '../memory/guest-memory';
 import { offeredFeatures, withoutUnmet } from '../net/feature-rules';
 import { hasBit } from '../net/features';
+import { vlanList } from '../net/receive-filter';
 import { emit, type Trace } from '../trace/trace';
 import { Turns } from '../turns';
 import type { QueueState } from '../virtqueue/queue-state';
@@ -181,6 +182,11 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
     return this.#backend.running;
   }
 
+  /** Whether the driver has come as far as DRIVER_OK. */
+  get driverOk(): boolean {
+    return this.#life.driverOk;
+  }
+
   /** Where the data queues stand now: by queue, null for one that is not served. Of a kernel path, roughly. */
   positions(): Promise<(RingPosition | null)[]> {
     return this.#turns.run(() => (this.#backend.running ? this.#backend.positions() : this.queues.map(() => null)));
@@ -189,6 +195,18 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   /** As the driver sees it now. */
   get mac(): string {
     return this.#life.control.receiveFilter.mac;
+  }
+
+  /** Unicast addresses that belong to the guest, as far as the device was told: with colons, its own first. */
+  get addresses(): string[] {
+    const { mac, unicast } = this.#life.control.receiveFilter;
+    return [...new Set([mac, this.properties.mac, ...unicast])];
+  }
+
+  /** VLANs that the driver lets through; empty where it has not said. */
+  get vlans(): number[] {
+    const { vlans } = this.#life.control.receiveFilter;
+    return vlans === null ? [] : vlanList(vlans);
   }
 
   get mtu(): number {
@@ -395,6 +413,11 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   save(): DeviceState {
     if (this.#backend.running)
       throw new VhostError('VHOST_ERR_STATE', 'the state of a running device is not final: stop it first');
+    return this.outline();
+  }
+
+  /** As `save`, of a device that may be running: where its rings stand is not what it says. For whoever prepares for it. */
+  outline(): DeviceState {
     const { status, features, driverFeatures, queues, controlQueue, control, resetQueues } = this.#life;
     return encodeDeviceState({
       status,

@@ -345,7 +345,6 @@ export class Channel {
     return chunk;
   }
 
-
   #expectedNow(): string {
     return this.#header === null ? this.#awaited : frameName(this.#header.type);
   }

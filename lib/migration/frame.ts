@@ -35,7 +35,6 @@ export const FrameType = {
   OPENED: 17,
   FRAMES: 18,
   GROUP: 19,
-  CUT: 20,
   DRAINED: 21,
   KEEPALIVE: 22,
   PAGES_END: 23,

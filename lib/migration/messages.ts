@@ -1,5 +1,6 @@
 /** Payloads of the migration's control frames, as plain data. Integers above 2^53 travel as hexadecimal strings. */
 import type { DeviceState } from '../device/device-state';
+import type { DestinationAccount, SourceAccount } from './handover/account';
 
 /** One region of guest memory. Bytes. */
 export interface RegionMessage {
@@ -19,6 +20,10 @@ export interface SetupMessage {
   mac: string;
   mtu: number;
   kernel: string;
+  /** Names one boot of one host: equal where both sides share a kernel. */
+  host: string;
+  /** Whether frames can be handed over: the source reads its taps itself. */
+  relay: boolean;
 }
 
 /** One thing the two sides do not have in common. */
@@ -32,6 +37,20 @@ export interface Difference {
 
 export interface SetupAckMessage {
   differences: Difference[];
+  host: string;
+  relay: boolean;
+}
+
+/** The source's guest is about to stop: the destination is to keep what comes to its tap. */
+export interface OpenMessage {
+  /** As the device is now; where its rings stand means nothing. */
+  device: DeviceState;
+  addresses: string[];
+}
+
+export interface OpenedMessage {
+  /** Of the announcement to come, hexadecimal. */
+  nonce: string;
 }
 
 export interface RoundEndMessage {
@@ -45,6 +64,19 @@ export interface StateMessage {
   device: DeviceState;
   /** Opaque to the device: where the guest's own state begins, and whatever else its owner needs to go on. */
   guest: Record<string, unknown>;
+  /** The guest's unicast addresses, its device's own first, and the VLANs in which it was seen: to be announced. */
+  addresses: string[];
+  vlans: number[];
+}
+
+/** The source has sent every frame it had for the guest. */
+export interface DrainedMessage {
+  account: SourceAccount;
+}
+
+/** The destination reads its tap directly. */
+export interface SettledMessage {
+  account: DestinationAccount;
 }
 
 /** What the source's stop found, and what the destination's start took. Milliseconds. */

@@ -2,6 +2,7 @@
 import type { StoppedRing } from '../backend/backend';
 import type { DirtySource } from '../memory/dirty-log';
 import type { FaultPlan } from '../trace/fault-plan';
+import type { HandoverAccount } from './handover/account';
 import type { AuditResult, Difference } from './messages';
 
 /** Whoever writes to guest memory beside the device: a guest program here, processors in a virtual machine. */
@@ -30,7 +31,7 @@ export interface Round {
   dirtyBy: Record<string, number>;
 }
 
-export type MigrationPhase = 'setup' | 'precopy' | 'switchover' | 'ready' | 'commit' | 'running' | 'done';
+export type MigrationPhase = 'setup' | 'precopy' | 'relay' | 'switchover' | 'ready' | 'commit' | 'running' | 'done';
 
 export type MigrationEvent =
   | { kind: 'phase'; phase: MigrationPhase }
@@ -49,6 +50,13 @@ export interface MigrationOptions {
   onEvent?: (event: MigrationEvent) => void;
   /** Compare both sides' memory page by page after the switchover. Default true. */
   audit?: boolean;
+  /**
+   * Hand over the frames that reach either tap while the guest moves, so that none is lost, doubled or reordered. Default true; without it,
+   * or where a side does not read its taps itself, frames that reach the source meanwhile are lost.
+   */
+  handover?: boolean;
+  /** A peer of which nothing was heard for so long is taken for gone. Milliseconds, default 10,000. */
+  deadAfterMs?: number;
   /** Steps named `migration:final-sync` and `migration:last-page` can be left out, to show that the audit would find it. */
   faults?: FaultPlan;
 }
@@ -71,6 +79,8 @@ export interface MigrationResult {
   bytes: number;
   vrings: StoppedRing[];
   differences: Difference[];
+  /** What became of the frames meanwhile; null where none were handed over. */
+  handover: HandoverAccount | null;
   audit: AuditResult | null;
 }
 

@@ -1,7 +1,9 @@
 /** Setup comparison: what the source runs, against what this side can run. */
+import { readFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { ProtocolError } from '../errors';
 import { featureNames } from '../net/features';
+import { VLANS } from '../net/receive-filter';
 import type { Difference, SetupMessage } from './messages';
 
 const MAX_REGIONS = 4096;
@@ -37,6 +39,8 @@ export function validateSetup(value: unknown, offset: number): SetupMessage {
     mac: String(setup.mac),
     mtu: size(setup.mtu, 'mtu'),
     kernel: String(setup.kernel),
+    host: String(setup.host),
+    relay: setup.relay === true,
   };
 }
 
@@ -80,4 +84,33 @@ export function compareSetup(setup: SetupMessage, here: DestinationAbilities): D
     differences.push({ what: 'kernel', source: setup.kernel, destination: release(), severity: 'fine' });
   }
   return differences;
+}
+
+/** Drawn anew by every kernel that boots (Documentation/admin-guide/sysctl/kernel.rst). */
+const BOOT_ID = '/proc/sys/kernel/random/boot_id';
+
+export function hostIdentity(): string {
+  return readFileSync(BOOT_ID, 'utf8').trim();
+}
+
+const MOST_ADDRESSES = 1024;
+
+/** Unicast addresses with colons, at least one. Throws ProtocolError. */
+export function validateAddresses(value: unknown, offset: number): string[] {
+  const good = Array.isArray(value) && value.length > 0 && value.length <= MOST_ADDRESSES && value.every(isUnicast);
+  if (!good) throw new ProtocolError('addresses of the guest', offset, `1 to ${MOST_ADDRESSES} unicast addresses`);
+  return value as string[];
+}
+
+function isUnicast(value: unknown): boolean {
+  return typeof value === 'string' && /^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/.test(value);
+}
+
+export function validateVlans(value: unknown, offset: number): number[] {
+  const good =
+    Array.isArray(value) &&
+    value.length <= VLANS &&
+    value.every((vlan) => Number.isInteger(vlan) && vlan >= 0 && vlan < VLANS);
+  if (!good) throw new ProtocolError('VLANs of the guest', offset, `a list of numbers from 0 to ${VLANS - 1}`);
+  return value as number[];
 }

@@ -1,7 +1,8 @@
 /**
  * The side that gives the guest away.
  *
- *     setup, rounds of dirty pages, then: guest paused, backend stopped, last sync, last pages, state, [READY] GO [RUNNING]
+ *     setup, rounds of dirty pages, frames recorded, tap opened there, one more round, then:
+ *     guest paused, backend stopped, last sync, last pages, state, [READY] GO [RUNNING], the rest of the frames, both accounts
  *
  * Before GO every failure and every cancel leaves the guest running here with logging off. From GO on this side never runs the guest
  * again by itself; when RUNNING does not come, the error says that the state is uncertain.
@@ -19,10 +20,17 @@ import { compareHashes } from './audit';
 import { Channel } from './channel';
 import { Convergence } from './convergence';
 import { FrameType } from './frame';
+import { compareAccounts, type DestinationAccount, type HandoverAccount } from './handover/account';
+import { type Grace, gracePeriods } from './handover/grace';
+import { type RelaySink, SourceRelay } from './handover/source-relay';
 import type {
   AuditResult,
+  DrainedMessage,
+  OpenedMessage,
+  OpenMessage,
   RoundEndMessage,
   RunningMessage,
+  SettledMessage,
   SetupAckMessage,
   SetupMessage,
   StateMessage,
@@ -36,6 +44,7 @@ import {
   type Round,
 } from './options';
 import { PageSender } from './pages';
+import { hostIdentity } from './setup';
 
 export interface MigrationSourceParts {
   device: VirtioNetDevice;
@@ -90,6 +99,10 @@ class SourceRun {
   readonly #stopListening: () => void;
   /** What happened to guest memory since SETUP told the destination of it. */
   #layoutChange: string | null = null;
+  #grace: Grace | null = null;
+  /** Once frames pass through this process. */
+  #relay: SourceRelay | null = null;
+  #nonce: Uint8Array | null = null;
 
   constructor(
     readonly device: VirtioNetDevice,
@@ -113,10 +126,15 @@ class SourceRun {
       const differences = await this.#setup();
       const union = await this.#startLogging();
       await this.#precopy(union);
+      await this.#openRelay(union);
       const result = await this.#switchover(union);
       return { ...result, differences };
     } catch (error) {
-      if (this.#committed) throw uncertain(error);
+      if (this.#committed) {
+        // Should it turn out that the guest does not run there, a start here begins with what was collected for it.
+        this.#relay?.giveBack();
+        throw uncertain(error);
+      }
       await this.#resumeHere(error);
       throw error;
     } finally {
@@ -128,6 +146,9 @@ class SourceRun {
     this.#phase('setup');
     const { memory, queues } = this.device;
     await this.channel.greet();
+    this.channel.keepAlive(this.options.deadAfterMs ?? 10_000);
+    const host = hostIdentity();
+    const relay = this.device.running && this.device.backend.taps !== null && this.options.handover !== false;
     const setup: SetupMessage = {
       regions: memory.regions.map((region) => ({ gpa: region.gpa, size: region.size })),
       features: `0x${this.device.features.toString(16)}`,
@@ -136,14 +157,18 @@ class SourceRun {
       mac: this.device.mac,
       mtu: this.device.mtu,
       kernel: release(),
+      host,
+      relay,
     };
     await this.channel.sendJson(FrameType.SETUP, setup);
-    const { differences } = await this.channel.receiveJson<SetupAckMessage>(FrameType.SETUP_ACK);
+    const ack = await this.channel.receiveJson<SetupAckMessage>(FrameType.SETUP_ACK);
+    const { differences } = ack;
     const fatal = differences.filter((difference) => difference.severity === 'fatal');
     if (fatal.length > 0) {
       const list = fatal.map(({ what, source, destination }) => `${what}: ${source} here, ${destination} there`);
       throw new VhostError('VHOST_ERR_INCOMPATIBLE', `the destination cannot run this device: ${list.join('; ')}`);
     }
+    if (relay && ack.relay) this.#grace = gracePeriods(ack.host === host);
     return differences;
   }
 
@@ -168,6 +193,22 @@ class SourceRun {
       this.#throwIfLayoutChanged();
       if (this.#convergence.done(sent, dirtyAfter)) return;
     }
+  }
+
+  /** Whatever takes time is done while the guest still runs: from here on every frame passes here, and the destination keeps what it gets. */
+  async #openRelay(union: DirtyUnion): Promise<void> {
+    const grace = this.#grace;
+    if (grace === null || !this.device.running) return;
+    this.#phase('relay');
+    this.#relay = await SourceRelay.begin(this.device, grace);
+    const open: OpenMessage = { device: this.device.outline(), addresses: this.#relay.addresses.list };
+    await this.channel.sendJson(FrameType.OPEN, open);
+    const { nonce } = await this.channel.receiveJson<OpenedMessage>(FrameType.OPENED);
+    this.#nonce = Buffer.from(nonce, 'hex');
+    this.#take(union);
+    await this.#sendRound(this.#rounds.length, false);
+    this.#take(union);
+    this.channel.throwIfAborted('opening the relay');
   }
 
   #throwIfLayoutChanged(): void {
@@ -206,6 +247,7 @@ class SourceRun {
     this.#throwIfLayoutChanged();
     await this.guest.pause();
     await this.device.stop();
+    this.#relay?.collect(this.#sink, this.#nonce!);
     const stopped = performance.now();
     // Only now is the log complete: the kernel publishes used entries before it marks the page of the data.
     if (faults?.next('migration:final-sync') == null) this.#take(union);
@@ -217,7 +259,12 @@ class SourceRun {
     const last = await this.#sendRound(this.#rounds.length, true);
     this.options.onEvent?.({ kind: 'round', round: { ...last } });
     const lastPages = performance.now();
-    const state: StateMessage = { device: this.device.save(), guest: this.guest.save() };
+    const state: StateMessage = {
+      device: this.device.save(),
+      guest: this.guest.save(),
+      addresses: this.#relay?.addresses.list ?? this.device.addresses,
+      vlans: this.#relay?.vlans ?? this.device.vlans,
+    };
     await this.channel.sendJson(FrameType.STATE, state);
     await this.channel.receive([FrameType.READY]);
     this.#phase('ready');
@@ -238,7 +285,8 @@ class SourceRun {
       start: elapsed(ready, running),
     };
     const vrings = [...this.device.backend.stoppedRings];
-    // The destination runs: what fails from here on is the audit, not the migration.
+    // The destination runs: what fails from here on is the proof, not the migration.
+    const handover = await this.#finishRelay();
     const audit = await this.#finish().catch(() => null);
     this.#phase('done');
     return {
@@ -248,8 +296,32 @@ class SourceRun {
       downtimeParts,
       bytes: this.channel.bytesSent,
       vrings,
+      handover,
       audit,
     };
+  }
+
+  readonly #sink: RelaySink = {
+    // What fails to be sent ends the channel, which whoever waits for it is told.
+    frames: (payload) => void this.channel.send(FrameType.FRAMES, payload).catch(() => undefined),
+    group: (payload) => void this.channel.send(FrameType.GROUP, payload).catch(() => undefined),
+  };
+
+  /** The rest of the frames, and both accounts of them. */
+  async #finishRelay(): Promise<HandoverAccount | null> {
+    const relay = this.#relay;
+    if (relay === null) return null;
+    let destination: DestinationAccount | null = null;
+    try {
+      const drained: DrainedMessage = { account: await relay.finish(this.#grace!) };
+      await this.channel.sendJson(FrameType.DRAINED, drained);
+      destination = (await this.channel.receiveJson<SettledMessage>(FrameType.SETTLED)).account;
+    } catch {
+      // The destination goes on by itself, and accounts for it.
+    }
+    const { account } = relay;
+    await relay.end();
+    return destination === null ? null : compareAccounts(account, destination);
   }
 
   /** After RUNNING: this side's memory stands as it was at the stop, so it can still be compared with what the destination began with. */
@@ -272,11 +344,13 @@ class SourceRun {
     const aborted = error instanceof VhostError && error.code === 'VHOST_ERR_ABORTED';
     const told = this.channel.sendLast(aborted ? FrameType.CANCEL : FrameType.ERROR, reason);
     try {
+      this.#relay?.giveBack();
       if (this.#paused) {
         if (!this.device.running) await this.device.start();
         this.guest.resume();
         this.#paused = false;
       }
+      await this.#relay?.end();
       await this.#stopLogging();
     } catch (cause) {
       const why = cause instanceof Error ? cause.message : String(cause);

@@ -19,7 +19,6 @@ import { Tap } from '../../lib/host/tap';
 import { PAGE_SIZE } from '../../lib/memory/address';
 import { GuestWriteLog } from '../../lib/memory/dirty-log';
 import { GuestMemory, maxMemRegions } from '../../lib/memory/guest-memory';
-import { announce } from '../../lib/migration/announce';
 import { type DestinationHost, MigrationDestination } from '../../lib/migration/destination';
 import type { MigrationOptions, MigrationResult } from '../../lib/migration/options';
 import { compareSetup } from '../../lib/migration/setup';
@@ -77,12 +76,12 @@ export class Place {
         return compareSetup(setup, { features, queues: 2, maxRegions: maxMemRegions(), mtu: await this.tap.mtu() });
       },
       createMemory: (setup) => GuestMemory.create(setup.regions),
-      createDevice: async (state, memory) => VirtioNetDevice.restore(state, { memory, backend: await this.backend() }),
+      createBackend: () => this.backend(),
+      createDevice: async (state, memory, backend) => VirtioNetDevice.restore(state, { memory, backend }),
       createGuest: async (saved, memory, device) => {
         const log = new GuestWriteLog(memory.end / PAGE_SIZE);
         return new GuestRunner(Guest.resume(memory, Number(saved.gpa), { log }), device, log);
       },
-      announce: (device) => announce(this.tap, { macs: [device.mac], vlans: [] }),
     };
   }
 }

@@ -2,9 +2,9 @@
  * One tap queue during a hand-over, as the inlet of an emulated data path. While it collects, frames are read from the tap without pause and
  * sorted; what is to be delivered waits in a list. Afterwards the list is delivered and then the tap is read directly, in one order.
  */
-import type { FrameInlet, InletWatch } from '../../backend/frame-inlet';
-import { watchTap } from '../../backend/frame-inlet';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { BATCH, frameArena, STRIDE } from '../../backend/frame-arena';
+import { type FrameInlet, type InletWatch, watchTap } from '../../backend/frame-inlet';
 import type { Tap } from '../../host/tap';
 import { native } from '../../native';
 
@@ -31,6 +31,8 @@ export class FrameQueue implements FrameInlet {
   #callback: (() => void) | null = null;
   /** Frames read from the tap so far. */
   taken = 0;
+  /** When somebody was given a frame first; performance.now(). */
+  firstReadAt: number | null = null;
 
   constructor(tap: Tap, header: number) {
     this.tap = tap;
@@ -106,8 +108,14 @@ export class FrameQueue implements FrameInlet {
   }
 
   read(arena: Uint8Array, stride: number, max: number, lengths: Int32Array): number {
-    if (this.waiting > 0) return this.#readList(arena, stride, max, lengths);
-    return this.#collecting ? 0 : this.#readTap(arena, stride, max, lengths);
+    const count =
+      this.waiting > 0
+        ? this.#readList(arena, stride, max, lengths)
+        : this.#collecting
+          ? 0
+          : this.#readTap(arena, stride, max, lengths);
+    if (count > 0) this.firstReadAt ??= performance.now();
+    return count;
   }
 
   #readList(arena: Uint8Array, stride: number, max: number, lengths: Int32Array): number {
@@ -164,4 +172,17 @@ export class FrameQueue implements FrameInlet {
     this.#callback = null;
     this.#watch();
   }
+}
+
+/** Longest time for a guest to take what waits for it. */
+const PATIENCE_MS = 10_000;
+
+/** Resolves when nothing waits in the lists; with false when the guest has not taken it in time. */
+export async function emptied(queues: readonly FrameQueue[]): Promise<boolean> {
+  const deadline = performance.now() + PATIENCE_MS;
+  while (queues.some(({ waiting }) => waiting > 0)) {
+    if (performance.now() > deadline) return false;
+    await sleep(1);
+  }
+  return true;
 }

@@ -21,7 +21,8 @@ export function gracePeriods(sameHost: boolean): Grace {
   return async () => {
     const [result] = await Promise.all([native().membarrier(), sameHost ? undefined : sleep(PATH_SKEW_MS)]);
     if (result === 0) return true;
-    if (result !== -constants.errno.EINVAL && result !== -constants.errno.ENOSYS) throw systemError(result, 'membarrier');
+    if (result !== -constants.errno.EINVAL && result !== -constants.errno.ENOSYS)
+      throw systemError(result, 'membarrier');
     await sleep(INSTEAD_MS);
     return false;
   };

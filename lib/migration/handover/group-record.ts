@@ -1,8 +1,13 @@
 /** Frames that reached a tap although they were not for the guest alone, by stream, in the order in which the tap's queue had them. */
 import { ProtocolError } from '../../errors';
 
+/** u32 0 for frames before the cut, 1 for those after it; u32 zero. */
+const HEADER_SIZE = 8;
 /** u64 stream, u64 digest. */
-export const GROUP_ENTRY_SIZE = 16;
+const ENTRY_SIZE = 16;
+const SIDES = ['before', 'after'] as const;
+/** Of the cut. */
+export type CutSide = (typeof SIDES)[number];
 
 export class GroupRecord {
   readonly #streams = new Map<bigint, bigint[]>();
@@ -31,15 +36,20 @@ export class GroupRecord {
 
 /** Entries as they travel. */
 export class GroupEntries {
-  #bytes = Buffer.alloc(1024 * GROUP_ENTRY_SIZE);
+  readonly #side: CutSide;
+  #bytes = Buffer.alloc(HEADER_SIZE + 1024 * ENTRY_SIZE);
   #length = 0;
+
+  constructor(side: CutSide) {
+    this.#side = side;
+  }
 
   get length(): number {
     return this.#length;
   }
 
   add(stream: bigint, digest: bigint): void {
-    const at = this.#length * GROUP_ENTRY_SIZE;
+    const at = HEADER_SIZE + this.#length * ENTRY_SIZE;
     if (at === this.#bytes.length) this.#bytes = Buffer.concat([this.#bytes, Buffer.alloc(this.#bytes.length)]);
     this.#bytes.writeBigUInt64LE(stream, at);
     this.#bytes.writeBigUInt64LE(digest, at + 8);
@@ -48,18 +58,29 @@ export class GroupEntries {
 
   /** What was added since the last time. */
   take(): Buffer {
-    const taken = Buffer.from(this.#bytes.subarray(0, this.#length * GROUP_ENTRY_SIZE));
+    this.#bytes.writeUInt32LE(SIDES.indexOf(this.#side), 0);
+    const taken = Buffer.from(this.#bytes.subarray(0, HEADER_SIZE + this.#length * ENTRY_SIZE));
     this.#length = 0;
     return taken;
   }
 }
 
 /** `offset` is where the payload began in the stream. */
-export function decodeGroup(payload: Buffer, offset: number, onEntry: (stream: bigint, digest: bigint) => void): void {
-  if (payload.length % GROUP_ENTRY_SIZE !== 0) {
-    throw new ProtocolError(`GROUP of ${payload.length} bytes`, offset, `a multiple of ${GROUP_ENTRY_SIZE}`);
+export function decodeGroup(
+  payload: Buffer,
+  offset: number,
+  onEntry: (side: CutSide, stream: bigint, digest: bigint) => void,
+): void {
+  if (payload.length < HEADER_SIZE || (payload.length - HEADER_SIZE) % ENTRY_SIZE !== 0) {
+    throw new ProtocolError(
+      `GROUP of ${payload.length} bytes`,
+      offset,
+      `${HEADER_SIZE} and a multiple of ${ENTRY_SIZE}`,
+    );
   }
-  for (let at = 0; at < payload.length; at += GROUP_ENTRY_SIZE) {
-    onEntry(payload.readBigUInt64LE(at), payload.readBigUInt64LE(at + 8));
+  const side = SIDES[payload.readUInt32LE(0)];
+  if (side === undefined) throw new ProtocolError(`GROUP of kind ${payload.readUInt32LE(0)}`, offset, '0 or 1');
+  for (let at = HEADER_SIZE; at < payload.length; at += ENTRY_SIZE) {
+    onEntry(side, payload.readBigUInt64LE(at), payload.readBigUInt64LE(at + 8));
   }
 }
