@@ -51,7 +51,7 @@ export type {
   MigrationResult,
   Round,
 } from './migration/options';
-export { compareSetup, type DestinationAbilities } from './migration/setup';
+export { compareSides } from './migration/preflight';
 export { MigrationSource, type MigrationSourceParts } from './migration/source';
 export type { ControlCommand } from './net/control-command';
 export { FEATURE_PROFILES, type FeatureProfile, unmetDependencies } from './net/feature-rules';

@@ -229,7 +229,8 @@ export interface NativeAddon {
 
 let loaded: NativeAddon | undefined;
 
-function packageRoot(): string {
+/** Where package.json and binding.gyp are. */
+export function packageRoot(): string {
   let folder = __dirname;
   while (!existsSync(join(folder, 'binding.gyp'))) {
     const parent = dirname(folder);

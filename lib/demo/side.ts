@@ -16,10 +16,9 @@ import { GuestRunner } from '../guest/guest-runner';
 import { Tap } from '../host/tap';
 import { PAGE_SIZE } from '../memory/address';
 import { GuestWriteLog } from '../memory/dirty-log';
-import { GuestMemory, maxMemRegions } from '../memory/guest-memory';
+import { GuestMemory } from '../memory/guest-memory';
 import { MigrationDestination } from '../migration/destination';
 import type { MigrationEvent } from '../migration/options';
-import { compareSetup } from '../migration/setup';
 import { MigrationSource } from '../migration/source';
 import { native } from '../native';
 import { bits } from '../net/features';
@@ -131,15 +130,6 @@ class Side {
     socket.setNoDelay(true);
     const destination = new MigrationDestination<GuestRunner>(
       {
-        compare: async (setup) => {
-          const { offeredFeatures } = await this.#backend();
-          return compareSetup(setup, {
-            features: offeredFeatures,
-            queues: 2,
-            maxRegions: maxMemRegions(),
-            mtu: await this.#tap.mtu(),
-          });
-        },
         createMemory: (setup) => GuestMemory.create(setup.regions),
         createBackend: () => this.#backend(),
         createDevice: async (state, memory, backend) => VirtioNetDevice.restore(state, { memory, backend }),

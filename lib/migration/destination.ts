@@ -16,8 +16,10 @@ import type { GuestMemory } from '../memory/guest-memory';
 import { PageBitmap } from '../memory/page-bitmap';
 import { headerLength } from '../net/header';
 import { type Announcements, announce, newNonce } from './announce';
+import { AnnounceRounds } from './announce-rounds';
 import { ReceivedHashes } from './audit';
 import { Channel, type Frame } from './channel';
+import { describeSide } from './environment';
 import { FRAME_HEADER_SIZE, FrameType } from './frame';
 import { compareAccounts, type HandoverAccount } from './handover/account';
 import { DestinationIntake } from './handover/destination-intake';
@@ -41,12 +43,13 @@ import type {
 } from './messages';
 import { elapsed, type MigrationOptions, type MigrationPhase } from './options';
 import { applyPages } from './pages';
-import { hostIdentity, validateAddresses, validateSetup, validateVlans } from './setup';
+import { compareSides } from './preflight';
+import { validateAddresses, validateSetup, validateVlans } from './setup';
 
 /** What the owner of a destination provides: it alone knows taps, backends and guests. */
 export interface DestinationHost<Guest extends { resume(): void }> {
-  /** Everything that differs from what this side can run; a fatal difference ends the migration before the first page. */
-  compare(setup: SetupMessage): Promise<Difference[]>;
+  /** What differs beside what the library finds itself (`compareSides`); a fatal difference ends the migration before the first page. */
+  compare?(setup: SetupMessage): Promise<Difference[]>;
   createMemory(setup: SetupMessage): GuestMemory;
   /** The data path that is to serve the guest here, opened and with its taps, before the first page. */
   createBackend(setup: SetupMessage): Promise<Backend>;
@@ -69,6 +72,8 @@ export interface ReceivedMigration<Guest> {
   handover: HandoverAccount | null;
   /** Why the guest is not on the data path that was meant for it but on the emulated one; null when it is. */
   degraded: unknown;
+  /** Goes on by itself in the background. */
+  announcing: AnnounceRounds;
   /** The source's comparison of both memories; null when it wanted none or could not be reached any more. */
   audit: AuditResult | null;
 }
@@ -98,6 +103,16 @@ export class MigrationDestination<Guest extends { resume(): void }> {
   }
 }
 
+/** What there is when the guest runs. */
+interface Started<Guest> {
+  memory: GuestMemory;
+  device: VirtioNetDevice;
+  guest: Guest;
+  announcements: Announcements;
+  hashes: ReceivedHashes | null;
+  startMs: number;
+}
+
 class DestinationRun<Guest extends { resume(): void }> {
   #memory: GuestMemory | undefined;
   #backend: Backend | undefined;
@@ -117,41 +132,57 @@ class DestinationRun<Guest extends { resume(): void }> {
   ) {}
 
   async receive(): Promise<ReceivedMigration<Guest>> {
+    let started: Started<Guest>;
     try {
-      const setup = await this.#setup();
-      const memory = this.host.createMemory(setup);
-      this.#memory = memory;
-      const hashes = await this.#receivePages(memory);
-      const { device, guest, announcements } = await this.#build(memory);
-      // From READY on only the source decides: a cancel of this side could cross its GO.
-      this.channel.throwIfAborted('getting ready');
-      this.channel.commit();
-      await this.channel.send(FrameType.READY, Buffer.alloc(0));
-      this.#phase('ready');
-      await this.channel.receive([FrameType.GO]);
-      this.#committed = true;
-      this.#phase('commit');
-      const startMs = await this.#start(device, guest, announcements);
-      const handover = await this.#takeOver(device);
-      const audit = await this.#finish(hashes);
-      this.#phase('done');
-      const { bytesReceived: bytes } = this.channel;
-      return {
-        memory,
-        device,
-        guest,
-        rounds: this.#rounds,
-        pages: this.#pages,
-        bytes,
-        startMs,
-        handover,
-        degraded: this.#degraded,
-        audit,
-      };
+      started = await this.#untilRunning();
     } catch (error) {
       await this.#abandon(error);
       throw error;
     }
+    return this.#afterStart(started);
+  }
+
+  async #untilRunning(): Promise<Started<Guest>> {
+    const setup = await this.#setup();
+    const memory = this.host.createMemory(setup);
+    this.#memory = memory;
+    const hashes = await this.#receivePages(memory);
+    const { device, guest, announcements } = await this.#build(memory);
+    // From READY on only the source decides: a cancel of this side could cross its GO.
+    this.channel.throwIfAborted('getting ready');
+    this.channel.commit();
+    await this.channel.send(FrameType.READY, Buffer.alloc(0));
+    this.#phase('ready');
+    await this.channel.receive([FrameType.GO]);
+    this.#committed = true;
+    this.#phase('commit');
+    const startMs = await this.#start(device, guest, announcements);
+    return { memory, device, guest, announcements, hashes, startMs };
+  }
+
+  /** The guest runs here, and nothing that happens from now on may end it. */
+  async #afterStart(started: Started<Guest>): Promise<ReceivedMigration<Guest>> {
+    const { memory, device, guest, announcements, hashes, startMs } = started;
+    const handover = await this.#takeOver(device).catch((error: unknown) => {
+      this.#degraded ??= error;
+      return null;
+    });
+    const announcing = new AnnounceRounds(device, announcements, this.options);
+    const audit = await this.#finish(hashes);
+    this.#phase('done');
+    return {
+      memory,
+      device,
+      guest,
+      rounds: this.#rounds,
+      pages: this.#pages,
+      bytes: this.channel.bytesReceived,
+      startMs,
+      handover,
+      degraded: this.#degraded,
+      audit,
+      announcing,
+    };
   }
 
   async #setup(): Promise<SetupMessage> {
@@ -160,14 +191,17 @@ class DestinationRun<Guest extends { resume(): void }> {
     this.channel.keepAlive(this.options.deadAfterMs ?? 10_000);
     const frame = await this.channel.receive([FrameType.SETUP]);
     const setup = validateSetup(this.channel.parseJson<unknown>(frame), frame.offset + FRAME_HEADER_SIZE);
-    const differences = await this.host.compare(setup);
+    this.#backend = await this.host.createBackend(setup);
+    // Taps that nobody uses yet: what this kernel carries of offloads can be found out.
+    await this.#backend.probe();
+    const environment = await describeSide(this.#backend);
+    const differences = [...compareSides(setup, environment), ...((await this.host.compare?.(setup)) ?? [])];
     const fatal = differences.filter((difference) => difference.severity === 'fatal');
-    const host = hostIdentity();
-    if (fatal.length === 0) this.#backend = await this.host.createBackend(setup);
-    const relay = setup.relay && this.#backend?.taps != null && this.options.handover !== false;
-    if (relay) this.#grace = gracePeriods(setup.host === host);
-    const ack: SetupAckMessage = { differences, host, relay };
+    const relay = setup.relay && this.#backend.taps !== null && this.options.handover !== false;
+    if (relay) this.#grace = gracePeriods(setup.environment.bootId === environment.bootId);
+    const ack: SetupAckMessage = { differences, environment, relay };
     await this.channel.sendJson(FrameType.SETUP_ACK, ack);
+    if (setup.dryRun) throw new VhostError('VHOST_ERR_ABORTED', 'a dry run: nothing was to be moved');
     if (fatal.length > 0) {
       throw new VhostError(
         'VHOST_ERR_INCOMPATIBLE',

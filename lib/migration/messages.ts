@@ -1,5 +1,6 @@
 /** Payloads of the migration's control frames, as plain data. Integers above 2^53 travel as hexadecimal strings. */
 import type { DeviceState } from '../device/device-state';
+import type { SideEnvironment } from './environment';
 import type { DestinationAccount, SourceAccount } from './handover/account';
 
 /** One region of guest memory. Bytes. */
@@ -13,17 +14,17 @@ export interface SetupMessage {
   regions: RegionMessage[];
   /** Bits the driver acked, hexadecimal. */
   features: string;
-  /** Virtqueues of the device. */
-  queues: number;
-  /** Size of every queue. */
-  queueSizes: number[];
+  /** Queue pairs that the driver has set up. */
+  pairs: number;
   mac: string;
   mtu: number;
-  kernel: string;
-  /** Names one boot of one host: equal where both sides share a kernel. */
-  host: string;
-  /** Whether frames can be handed over: the source reads its taps itself. */
+  environment: SideEnvironment;
+  /** Frames can be handed over: the source reads its taps itself. */
   relay: boolean;
+  /** Guest memory is not copied: its memfds are passed. */
+  sharedMemory: boolean;
+  /** Nothing is to be moved: the answer is all that is asked for. */
+  dryRun: boolean;
 }
 
 /** One thing the two sides do not have in common. */
@@ -37,7 +38,7 @@ export interface Difference {
 
 export interface SetupAckMessage {
   differences: Difference[];
-  host: string;
+  environment: SideEnvironment;
   relay: boolean;
 }
 

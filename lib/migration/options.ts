@@ -2,6 +2,7 @@
 import type { StoppedRing } from '../backend/backend';
 import type { DirtySource } from '../memory/dirty-log';
 import type { FaultPlan } from '../trace/fault-plan';
+import type { AnnounceOptions } from './announce-rounds';
 import type { HandoverAccount } from './handover/account';
 import type { AuditResult, Difference } from './messages';
 
@@ -38,7 +39,7 @@ export type MigrationEvent =
   | { kind: 'round'; round: Round }
   | { kind: 'progress'; round: number; pages: number; bytes: number };
 
-export interface MigrationOptions {
+export interface MigrationOptions extends AnnounceOptions {
   /** The source stops the guest when what is left fits this, by the bandwidth it measured. Milliseconds, default 300. */
   downtimeLimitMs?: number;
   /** Rounds after which the source stops the guest whatever is left. Default 30. */

@@ -1,10 +1,9 @@
-/** Setup comparison: what the source runs, against what this side can run. */
-import { readFileSync } from 'node:fs';
-import { release } from 'node:os';
+/** What the source says of itself and of its guest, as untrusted input. */
 import { ProtocolError } from '../errors';
-import { featureNames } from '../net/features';
 import { VLANS } from '../net/receive-filter';
-import type { Difference, SetupMessage } from './messages';
+import { readEnvironment } from './environment';
+import { isObject } from './json';
+import type { SetupMessage } from './messages';
 
 const MAX_REGIONS = 4096;
 
@@ -13,8 +12,8 @@ export function validateSetup(value: unknown, offset: number): SetupMessage {
   const refuse = (what: string, expected: string): never => {
     throw new ProtocolError(`SETUP: ${what}`, offset, expected);
   };
-  if (typeof value !== 'object' || value === null) refuse('no object', 'an object');
-  const setup = value as Record<string, unknown>;
+  if (!isObject(value)) throw new ProtocolError('SETUP: no object', offset, 'an object');
+  const setup = value;
   const size = (field: unknown, name: string): number => {
     if (typeof field !== 'number' || !Number.isSafeInteger(field) || field < 0)
       refuse(`${name} is ${field}`, 'a safe integer');
@@ -30,67 +29,17 @@ export function validateSetup(value: unknown, offset: number): SetupMessage {
   if (typeof setup.features !== 'string' || !/^0x[0-9a-f]{1,32}$/.test(setup.features)) {
     refuse(`features is ${JSON.stringify(setup.features)}`, 'a hexadecimal string of up to 128 bits');
   }
-  if (!Array.isArray(setup.queueSizes)) refuse('queueSizes', 'a list');
   return {
     regions,
     features: setup.features as string,
-    queues: size(setup.queues, 'queues'),
-    queueSizes: (setup.queueSizes as unknown[]).map((entry) => size(entry, 'a queue size')),
+    pairs: size(setup.pairs, 'pairs'),
     mac: String(setup.mac),
     mtu: size(setup.mtu, 'mtu'),
-    kernel: String(setup.kernel),
-    host: String(setup.host),
+    environment: readEnvironment(setup.environment),
     relay: setup.relay === true,
+    sharedMemory: setup.sharedMemory === true,
+    dryRun: setup.dryRun === true,
   };
-}
-
-/** What a destination can do, for `compareSetup`. */
-export interface DestinationAbilities {
-  /** Every bit that its backend, its tap and this library can carry. */
-  features: bigint;
-  /** Queues it can serve. */
-  queues: number;
-  maxRegions: number;
-  mtu: number;
-}
-
-/** All differences in one list. */
-export function compareSetup(setup: SetupMessage, here: DestinationAbilities): Difference[] {
-  const differences: Difference[] = [];
-  const missing = BigInt(setup.features) & ~here.features;
-  if (missing !== 0n) {
-    differences.push({
-      what: 'features',
-      source: featureNames(BigInt(setup.features)).join(' '),
-      destination: `without ${featureNames(missing).join(' ')}`,
-      severity: 'fatal',
-    });
-  }
-  if (setup.queues > here.queues) {
-    differences.push({ what: 'queues', source: `${setup.queues}`, destination: `${here.queues}`, severity: 'fatal' });
-  }
-  if (setup.regions.length > here.maxRegions) {
-    differences.push({
-      what: 'memory regions',
-      source: `${setup.regions.length}`,
-      destination: `${here.maxRegions}`,
-      severity: 'fatal',
-    });
-  }
-  if (setup.mtu > here.mtu) {
-    differences.push({ what: 'mtu', source: `${setup.mtu}`, destination: `${here.mtu}`, severity: 'degraded' });
-  }
-  if (setup.kernel !== release()) {
-    differences.push({ what: 'kernel', source: setup.kernel, destination: release(), severity: 'fine' });
-  }
-  return differences;
-}
-
-/** Drawn anew by every kernel that boots (Documentation/admin-guide/sysctl/kernel.rst). */
-const BOOT_ID = '/proc/sys/kernel/random/boot_id';
-
-export function hostIdentity(): string {
-  return readFileSync(BOOT_ID, 'utf8').trim();
 }
 
 const MOST_ADDRESSES = 1024;

@@ -7,7 +7,6 @@
  * Before GO every failure and every cancel leaves the guest running here with logging off. From GO on this side never runs the guest
  * again by itself; when RUNNING does not come, the error says that the state is uncertain.
  */
-import { release } from 'node:os';
 import type { Duplex } from 'node:stream';
 import type { VirtioNetDevice } from '../device/virtio-net-device';
 import { VhostError } from '../errors';
@@ -19,12 +18,14 @@ import { hashPages } from '../observe/page-audit';
 import { compareHashes } from './audit';
 import { Channel } from './channel';
 import { Convergence } from './convergence';
+import { describeSide, readEnvironment } from './environment';
 import { FrameType } from './frame';
 import { compareAccounts, type DestinationAccount, type HandoverAccount } from './handover/account';
 import { type Grace, gracePeriods } from './handover/grace';
 import { type RelaySink, SourceRelay } from './handover/source-relay';
 import type {
   AuditResult,
+  Difference,
   DrainedMessage,
   OpenedMessage,
   OpenMessage,
@@ -44,7 +45,6 @@ import {
   type Round,
 } from './options';
 import { PageSender } from './pages';
-import { hostIdentity } from './setup';
 
 export interface MigrationSourceParts {
   device: VirtioNetDevice;
@@ -74,6 +74,16 @@ export class MigrationSource {
     const run = new SourceRun(this.#device, this.#guest, channel, this.#options);
     try {
       return await run.migrate();
+    } finally {
+      channel.close();
+    }
+  }
+
+  /** Compares the two sides and moves nothing. Everything that differs, also what would end a migration. */
+  async preflight(stream: Duplex): Promise<Difference[]> {
+    const channel = new Channel(stream, this.#channelOptions());
+    try {
+      return await new SourceRun(this.#device, this.#guest, channel, this.#options).compare(true);
     } finally {
       channel.close();
     }
@@ -142,34 +152,40 @@ class SourceRun {
     }
   }
 
-  async #setup(): Promise<MigrationResult['differences']> {
+  async #setup(): Promise<Difference[]> {
     this.#phase('setup');
-    const { memory, queues } = this.device;
-    await this.channel.greet();
-    this.channel.keepAlive(this.options.deadAfterMs ?? 10_000);
-    const host = hostIdentity();
-    const relay = this.device.running && this.device.backend.taps !== null && this.options.handover !== false;
-    const setup: SetupMessage = {
-      regions: memory.regions.map((region) => ({ gpa: region.gpa, size: region.size })),
-      features: `0x${this.device.features.toString(16)}`,
-      queues: queues.length,
-      queueSizes: queues.map((queue) => queue.size),
-      mac: this.device.mac,
-      mtu: this.device.mtu,
-      kernel: release(),
-      host,
-      relay,
-    };
-    await this.channel.sendJson(FrameType.SETUP, setup);
-    const ack = await this.channel.receiveJson<SetupAckMessage>(FrameType.SETUP_ACK);
-    const { differences } = ack;
+    const differences = await this.compare(false);
     const fatal = differences.filter((difference) => difference.severity === 'fatal');
     if (fatal.length > 0) {
       const list = fatal.map(({ what, source, destination }) => `${what}: ${source} here, ${destination} there`);
       throw new VhostError('VHOST_ERR_INCOMPATIBLE', `the destination cannot run this device: ${list.join('; ')}`);
     }
-    if (relay && ack.relay) this.#grace = gracePeriods(ack.host === host);
     return differences;
+  }
+
+  /** The first words of both sides. */
+  async compare(dryRun: boolean): Promise<Difference[]> {
+    const { memory, queues } = this.device;
+    await this.channel.greet();
+    this.channel.keepAlive(this.options.deadAfterMs ?? 10_000);
+    const environment = await describeSide(this.device.backend);
+    const relay = this.device.running && this.device.backend.taps !== null && this.options.handover !== false;
+    const setup: SetupMessage = {
+      regions: memory.regions.map((region) => ({ gpa: region.gpa, size: region.size })),
+      features: `0x${this.device.features.toString(16)}`,
+      pairs: Math.max(1, Math.ceil((queues.findLastIndex(({ ready }) => ready) + 1) / 2)),
+      mac: this.device.mac,
+      mtu: this.device.mtu,
+      environment,
+      relay,
+      sharedMemory: false,
+      dryRun,
+    };
+    await this.channel.sendJson(FrameType.SETUP, setup);
+    const ack = await this.channel.receiveJson<SetupAckMessage>(FrameType.SETUP_ACK);
+    const there = readEnvironment(ack.environment);
+    if (relay && ack.relay) this.#grace = gracePeriods(there.bootId === environment.bootId);
+    return ack.differences;
   }
 
   /** Both logs on before the first page is read: whatever is written from here on is found by a later round. */

@@ -116,11 +116,10 @@ describe('planted faults are found', () => {
 test('memory added in the middle ends the migration before GO, the next one takes it along', async () => {
   const at = 0x1_0000_0000;
   const host = there.host();
-  const { compare } = host;
   // The source has told of its regions; the answer comes after there is one more.
-  host.compare = async (setup) => {
+  host.compare = async () => {
     await machine.memory.addRegion({ gpa: at, size: 1 << 20 });
-    return compare(setup);
+    return [];
   };
   await expect(rig.migrate(machine, there, { host })).rejects.toMatchObject({ code: 'VHOST_ERR_MIGRATION' });
   expect(machine.device.running).toBe(true);
@@ -307,8 +306,7 @@ async function playSource(channel: Channel): Promise<void> {
   await channel.sendJson(FrameType.SETUP, {
     regions: memory.regions.map(({ gpa, size }) => ({ gpa, size })),
     features: `0x${device.features.toString(16)}`,
-    queues: 2,
-    queueSizes: [256, 256],
+    pairs: 1,
     mac: device.mac,
     mtu: 1500,
     kernel: 'any',

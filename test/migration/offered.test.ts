@@ -35,7 +35,6 @@ test.each([
   let mmio: VirtioMmio | null = null;
   let moved: NetDriver | null = null;
   const destination = new MigrationDestination<GuestRunner>({
-    compare: async () => [],
     createMemory: ({ regions }) => GuestMemory.create(regions),
     createBackend: async () => new EmulatedBackend({ taps, prepareTaps: true }),
     createDevice: async (state, memory, backend) =>

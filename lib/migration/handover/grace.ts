@@ -11,10 +11,8 @@ const INSTEAD_MS = 100;
 /** Two hosts have more between them than two queues. */
 const PATH_SKEW_MS = 50;
 
-export interface Grace {
-  /** Answers false where only time has passed. Runs on the thread pool. */
-  (): Promise<boolean>;
-}
+/** Answers false where only time has passed. Runs on the thread pool. */
+export type Grace = () => Promise<boolean>;
 
 /** Grace periods between taps of one host, or of two. */
 export function gracePeriods(sameHost: boolean): Grace {
