@@ -3,7 +3,7 @@
 import { PAGE_SIZE } from '../memory/address';
 import type { HeatRegion } from '../migration/record';
 import { Html, html } from './html';
-import { address } from './units';
+import { address, count } from './units';
 
 /** Upper ends of the levels, as shares of a bucket. */
 export const HEAT_LEVELS = [0.01, 0.1, 0.25, 0.5, 1];
@@ -64,14 +64,14 @@ function paths({ rows }: Grid): Html[] {
   return strokes.flatMap((path, at) => (path === '' ? [] : [new Html(`<path class="h${at + 1}" d="${path}"/>`)]));
 }
 
-function heatMap(region: HeatRegion, index: number, maps: number): Html {
+function heatMap(region: HeatRegion, index: number, maps: number, rounds: number): Html {
   const grid = heatGrid(region, maps);
   const high = Math.min(280, Math.max(48, grid.rows.length * 14));
   const end = region.gpa + region.total * PAGE_SIZE;
-  const last = grid.rows.length * grid.rounds - 1;
+  const last = Math.min(rounds, grid.rows.length * grid.rounds) - 1;
   const id = `heat-${index}`;
   const touched = grid.rows.reduce((sum, row) => sum + row.filter((part) => part > 0).length, 0);
-  return html`<div class="heat"><div class="heat-rounds"><span>round 0</span>${last > 0 ? html`<span>${last}</span>` : null}</div>
+  return html`<div class="heat"><div class="heat-rounds"><span>round 0</span>${last > 0 ? html`<span>${count(last)}</span>` : null}</div>
 <svg viewBox="0 0 ${grid.columns} ${grid.rows.length}" preserveAspectRatio="none" height="${high}" role="img" aria-labelledby="${id}-title ${id}-desc">
 <title id="${id}-title">Dirty pages from GPA ${address(region.gpa)} to ${address(end)}</title>
 <desc id="${id}-desc">${grid.rows.length} rows of ${grid.rounds} rounds, ${grid.columns} columns; ${touched} cells have pages that were sent.</desc>
@@ -79,8 +79,10 @@ function heatMap(region: HeatRegion, index: number, maps: number): Html {
 <div class="heat-gpa"><span>${address(region.gpa)}</span><span class="wide">${address(region.gpa + Math.floor(region.total / 2) * PAGE_SIZE)}</span><span>${address(end)}</span></div></div>`;
 }
 
-/** The maps of all regions that have rounds; null when none has. */
-export function heatMaps(regions: readonly HeatRegion[]): Html | null {
+/** The maps of all regions that have rounds; null when none has. `rounds`: how many there were. */
+export function heatMaps(regions: readonly HeatRegion[], rounds: number): Html | null {
   const shown = regions.filter(({ counts, total }) => counts.length > 0 && total > 0).slice(0, MAX_REGIONS);
-  return shown.length === 0 ? null : html`${shown.map((region, index) => heatMap(region, index, shown.length))}`;
+  return shown.length === 0
+    ? null
+    : html`${shown.map((region, index) => heatMap(region, index, shown.length, rounds))}`;
 }

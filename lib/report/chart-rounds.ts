@@ -7,6 +7,7 @@ import { count } from './units';
 const MAX_BARS = 60;
 
 interface Bar {
+  /** Number of the first round. */
   label: string;
   pages: number;
   data: number;
@@ -22,14 +23,13 @@ export function roundBars(rounds: readonly RecordedRound[]): { bars: Bar[]; toge
     const last = group.at(-1)!;
     const pages = group.reduce((sum, round) => sum + round.pages, 0);
     const zero = group.reduce((sum, round) => sum + round.zeroPages, 0);
-    const label = group.length === 1 ? `${last.round}` : `${group[0]!.round}–${last.round}`;
-    bars.push({ label, pages, data: pages - zero, dirty: last.dirtyAfter });
+    bars.push({ label: `${group[0]!.round}`, pages, data: pages - zero, dirty: last.dirtyAfter });
   }
   return { bars, together };
 }
 
 export function roundsPlot(rounds: readonly RecordedRound[]): Plot {
-  const { bars } = roundBars(rounds);
+  const { bars, together } = roundBars(rounds);
   const most = Math.max(...bars.flatMap(({ pages, dirty }) => [pages, dirty]), 9);
   const decades = Math.ceil(Math.log10(most + 1));
   const bar = (field: 'pages' | 'data', fill: string, inset: number) => ({
@@ -58,7 +58,7 @@ export function roundsPlot(rounds: readonly RecordedRound[]): Plot {
         { name: 'y', type: 'log', base: 10, domain: [1, 10 ** decades], range: 'height' },
       ],
       axes: [
-        { orient: 'bottom', scale: 'x', title: 'round', ticks: false },
+        { orient: 'bottom', scale: 'x', title: together > 1 ? 'first round of each bar' : 'round', ticks: false },
         {
           orient: 'left',
           scale: 'y',

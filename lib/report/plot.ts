@@ -23,6 +23,8 @@ const CONFIG = {
     tickColor: 'var(--line)',
     gridColor: 'var(--line)',
     labelOverlap: true,
+    // What stands over the edge would be cut off.
+    labelBound: 10,
     labelPadding: 4,
     tickSize: 4,
   },
@@ -41,7 +43,8 @@ export interface Plot {
 
 // The names of roles and attributes that vega gives to every mark describe the drawing, not what it means.
 const MARK_ROLES = / (?:role|aria-[a-z]+|class|xmlns(?::xlink)?|pointer-events)="[^"]*"/g;
-const INVISIBLE = /<path d="[^"]*" display="none"\/>|<path d="M0,0h0v0h0Z"\/>/g;
+const INVISIBLE =
+  /<path d="[^"]*" display="none"\/>|<path d="M0,0h0v0h0Z"\/>|<(text|line)[^>]* opacity="0"(?:\/>|[^>]*>[^<]*<\/\1>)/g;
 
 async function drawSvg(plot: Plot, width: number, size: string): Promise<Html> {
   const { parse, View } = await import('vega');

@@ -29,7 +29,7 @@ const ROWS: readonly [string, (side: SideEnvironment) => Content][] = [
   ['Features of /dev/vhost-net', ({ vhostFeatures }) => features(vhostFeatures)],
   ['Tap', ({ tap }) => tap?.name ?? NONE],
   ['Features of the tap', ({ tap }) => tap?.features ?? NONE],
-  ['Network namespace', ({ netns }) => netns ?? 'of the process'],
+  ['Namespace', ({ netns }) => netns ?? 'of the process'],
 ];
 
 export function environmentSection(record: MigrationRecord): Html {

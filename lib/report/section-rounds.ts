@@ -110,8 +110,8 @@ export async function ratesSection(record: MigrationRecord): Promise<Html | null
 
 const percent = (part: number): string => `${part * 100} %`;
 
-export function heatSection({ heat, guestMemory }: MigrationRecord): Html | null {
-  const maps = heatMaps(heat);
+export function heatSection({ heat, guestMemory, rounds }: MigrationRecord): Html | null {
+  const maps = heatMaps(heat, rounds.length);
   if (maps === null) return null;
   const levels = HEAT_LEVELS.map((most, at) => ({
     swatch: `h${at + 1}`,
@@ -122,7 +122,7 @@ export function heatSection({ heat, guestMemory }: MigrationRecord): Html | null
     'Over guest memory',
     figure('Dirty pages by guest physical address', maps, {
       legend: legend(levels),
-      note: html`One row a round from top to bottom, guest physical addresses from left to right. The stronger a cell, the more of its pages.${left > 0 ? ` ${count(left)} smaller regions are not shown.` : null}`,
+      note: html`One row a round from top to bottom, guest physical addresses from left to right. The stronger a cell, the more of its pages; of several rounds or stretches in one cell it shows the busiest.${left > 0 ? ` ${count(left)} smaller regions are not shown.` : null}`,
     }),
   );
 }

@@ -25,7 +25,7 @@ export async function switchoverSection(record: MigrationRecord): Promise<Html> 
       : html`<p>${decision.reason}${decision.estimateMs === null ? null : html` Expected downtime: <b>${duration(decision.estimateMs)}</b>, measured: <b>${downtimeMs > 0 ? duration(downtimeMs) : NONE}</b>.`}</p>`,
     measured
       ? figure('Downtime and blackout', await drawPlot(switchoverPlot(record)), {
-          note: 'Downtime: from the guest’s stop to its start, in parts. Blackout: from the last frame before to the first one after, as the network sees it. Each bar begins at its own 0.',
+          note: 'Downtime: from the guest’s stop to its start, in parts. Blackout: from the last frame before to the first one after, as the network sees it. Each bar is drawn from 0, whenever it began.',
         })
       : html`<p class="none">The guest was never stopped.</p>`,
     html`<div class="pair">`,

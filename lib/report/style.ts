@@ -60,14 +60,14 @@ th:last-child,td:last-child{padding-right:0}
 td small{display:block;color:var(--muted);font-size:11.5px;line-height:1.45;margin-top:2px}
 .stacked{font-size:12.5px}.stacked th,.stacked td{padding-right:12px}
 .pair{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:0 40px;align-items:start}
-.ledger,.sides{table-layout:fixed}.ledger th:nth-child(1){width:27%}.ledger th:nth-child(2){width:18%}.sides th:nth-child(1){width:24%}.sides th:nth-child(4){width:14%}
+.ledger,.sides{table-layout:fixed}.ledger th:nth-child(1){width:27%}.ledger th:nth-child(2){width:18%}.sides th:nth-child(1){width:24%}.sides th:nth-child(4){width:15%}
 section>:last-child,.pair:last-child table{margin-bottom:0}
 footer{margin-top:48px;padding-top:16px;border-top:1px solid var(--line);color:var(--muted);font-size:13px}
 @media screen and (max-width:760px){
 main{padding:24px 18px 40px}h1{font-size:24px}.route span{display:block;margin:2px 0 0}
 svg.narrow{display:block!important}.wide{display:none!important}
 .figures{grid-template-columns:repeat(2,minmax(0,1fr))}.figures div{padding:12px 14px}.figures dd{font-size:20px}
-.pair{grid-template-columns:minmax(0,1fr)}.pair:last-child table+table{margin-top:24px}
+.sides th:nth-child(4){width:24%}.pair{grid-template-columns:minmax(0,1fr)}.pair:last-child table+table{margin-top:24px}
 .stacked thead{position:absolute;clip-path:inset(50%);width:1px;height:1px;overflow:hidden}
 .stacked tr{display:block;border-bottom:1px solid var(--muted);padding:6px 0}
 .stacked th,.stacked td{display:flex;justify-content:space-between;gap:16px;border:0;padding:2px 0;text-align:right;white-space:normal}

@@ -251,6 +251,7 @@ test('hostile text is shown as text', () => {
 
 test('very much of everything is cut, and the cut is told', () => {
   const { text, elements } = pages.extreme;
+  expect(text).toContain('round 0 9,999');
   for (const said of [
     '9,950 rounds',
     'One bar stands for 167 rounds',
