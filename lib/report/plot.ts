@@ -24,7 +24,7 @@ const CONFIG = {
     gridColor: 'var(--line)',
     labelOverlap: true,
     // What stands over the edge would be cut off.
-    labelBound: 10,
+    labelBound: 18,
     labelPadding: 4,
     tickSize: 4,
   },
