@@ -1,0 +1,145 @@
+/** All that is known of one migration, as plain data: what a report is made of, and what a file keeps. */
+import type { AuditResult, Difference } from './messages';
+import type { MigrationEvent, MigrationPhase, Round } from './options';
+
+export const RECORD_VERSION = 1;
+
+export type MigrationOutcome = 'completed' | 'cancelled' | 'failed' | 'uncertain';
+
+/** A round and when it began, counted from the beginning of the migration. */
+export interface RecordedRound extends Round {
+  startMs: number;
+  /** Pages of this round that were sent last, since they are dirty again at once. */
+  hotPages: number;
+}
+
+/** Where one side ran. */
+export interface SideEnvironment {
+  host: string;
+  /** As uname tells it. */
+  kernel: string;
+  /** Version of Node. */
+  node: string;
+  /** Version of this package. */
+  version: string;
+  backend: string;
+  /** Bits that /dev/vhost-net offers, hexadecimal; empty where it was not asked. */
+  vhostFeatures: string;
+  /** `features` are those of TUNGETFEATURES, hexadecimal. */
+  tap: { name: string; features: string } | null;
+  /** Name of the network namespace, where it is not the one of the process. */
+  netns?: string;
+}
+
+/**
+ * Frames around the switchover, in numbers of frames. At the source `read` = `given` + `own` + `groupAfterCut`, at the destination `read` =
+ * `given` + `matched` + `own`: an account that does not add up proves nothing.
+ */
+export interface HandoverAccount {
+  source: {
+    /** Read from the tap after the guest was stopped. */
+    read: number;
+    /** Passed to the destination for the guest. */
+    given: number;
+    /** Sent by the guest itself and flooded back. */
+    own: number;
+    /** Broadcast, multicast and flooded frames behind the cut, which the destination has too. */
+    groupAfterCut: number;
+    /** Among those read: taken ahead by the kernel and put back when it stopped. */
+    putBack: number;
+    /** Dropped by the tap meanwhile: its queue was full. */
+    dropped: number;
+  };
+  destination: {
+    /** Read and thrown away before the destination began to keep frames. */
+    discarded: number;
+    /** Read and kept. */
+    read: number;
+    /** Kept, and given by the source already. */
+    matched: number;
+    own: number;
+    /** From the destination's own tap to the guest. */
+    given: number;
+  };
+  /** What told the source where to cut: the nonce of the announcement, or the time that it was waited for. */
+  cutBy: 'marker' | 'timeout';
+  /** Joins of which more than one fits. */
+  ambiguous: number;
+  /** What could not be proven, in words. Empty: nothing was lost, doubled or reordered. */
+  unproven: string[];
+}
+
+/** Pages sent of one region: `counts[row][bucket]` of the `pages` pages of a bucket; the last bucket may be shorter. */
+export interface HeatRegion {
+  gpa: number;
+  /** Pages of the region. */
+  total: number;
+  /** Pages of a bucket. */
+  pages: number;
+  /** Rounds of a row: more than 1 in a migration of very many. A row then has the largest count of any of its rounds. */
+  rounds: number;
+  /** From round 0 on. */
+  counts: number[][];
+}
+
+/** What was transferred and dirtied since the sample before. */
+export interface RateSample {
+  /** Since the beginning. Milliseconds. */
+  atMs: number;
+  bytesPerSecond: number;
+  dirtyPagesPerSecond: number;
+}
+
+/** Why the rounds ended. */
+export interface SwitchoverDecision {
+  /** In words. */
+  reason: string;
+  /** Downtime that was expected. Milliseconds; null where nothing was measured yet. */
+  estimateMs: number | null;
+}
+
+export interface MigrationRecord {
+  version: typeof RECORD_VERSION;
+  /** ISO 8601, UTC. */
+  startedAt: string;
+  outcome: MigrationOutcome;
+  error: { code: string; message: string; hint: string | null } | null;
+  source: SideEnvironment;
+  /** Null when the two sides never spoke. */
+  destination: SideEnvironment | null;
+  /** Bytes. */
+  guestMemory: { gpa: number; size: number }[];
+  differences: Difference[];
+  rounds: RecordedRound[];
+  samples: RateSample[];
+  totalMs: number;
+  /** 0 when the guest was never stopped. */
+  downtimeMs: number;
+  /** Milliseconds by name, in the order in which they happened. */
+  downtimeParts: Record<string, number>;
+  /** From the last frame before to the first one after. Milliseconds; null where no frames were seen. */
+  blackoutMs: { guestToNetwork: number | null; networkToGuest: number | null };
+  /** Milliseconds since the beginning. */
+  phases: { phase: MigrationPhase; atMs: number }[];
+  heat: HeatRegion[];
+  handover: HandoverAccount | null;
+  audit: AuditResult | null;
+  decision: SwitchoverDecision | null;
+}
+
+/** Everything that a progress display and an event file are told: the events of a migration and what it expects. */
+export type ProgressEvent =
+  | MigrationEvent
+  /** Every so often while rounds run: pages still to send in this round and what the downtime would be now. */
+  | {
+      kind: 'estimate';
+      round: number;
+      /** Pages of this round. */
+      pages: number;
+      dirtyPagesPerSecond: number;
+      /** Milliseconds; null where nothing was measured yet. */
+      downtimeMs: number | null;
+      /** Until the switchover is over, at the present rates. Milliseconds; null when it does not converge. */
+      leftMs: number | null;
+    }
+  | ({ kind: 'decision' } & SwitchoverDecision);
