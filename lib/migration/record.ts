@@ -1,4 +1,6 @@
 /** All that is known of one migration, as plain data: what a report is made of, and what a file keeps. */
+import type { SideEnvironment } from './environment';
+import type { HandoverAccount } from './handover/account';
 import type { AuditResult, Difference } from './messages';
 import type { MigrationEvent, MigrationPhase, Round } from './options';
 
@@ -11,62 +13,6 @@ export interface RecordedRound extends Round {
   startMs: number;
   /** Pages of this round that were sent last, since they are dirty again at once. */
   hotPages: number;
-}
-
-/** Where one side ran. */
-export interface SideEnvironment {
-  host: string;
-  /** As uname tells it. */
-  kernel: string;
-  /** Version of Node. */
-  node: string;
-  /** Version of this package. */
-  version: string;
-  backend: string;
-  /** Bits that /dev/vhost-net offers, hexadecimal; empty where it was not asked. */
-  vhostFeatures: string;
-  /** `features` are those of TUNGETFEATURES, hexadecimal. */
-  tap: { name: string; features: string } | null;
-  /** Name of the network namespace, where it is not the one of the process. */
-  netns?: string;
-}
-
-/**
- * Frames around the switchover, in numbers of frames. At the source `read` = `given` + `own` + `groupAfterCut`, at the destination `read` =
- * `given` + `matched` + `own`: an account that does not add up proves nothing.
- */
-export interface HandoverAccount {
-  source: {
-    /** Read from the tap after the guest was stopped. */
-    read: number;
-    /** Passed to the destination for the guest. */
-    given: number;
-    /** Sent by the guest itself and flooded back. */
-    own: number;
-    /** Broadcast, multicast and flooded frames behind the cut, which the destination has too. */
-    groupAfterCut: number;
-    /** Among those read: taken ahead by the kernel and put back when it stopped. */
-    putBack: number;
-    /** Dropped by the tap meanwhile: its queue was full. */
-    dropped: number;
-  };
-  destination: {
-    /** Read and thrown away before the destination began to keep frames. */
-    discarded: number;
-    /** Read and kept. */
-    read: number;
-    /** Kept, and given by the source already. */
-    matched: number;
-    own: number;
-    /** From the destination's own tap to the guest. */
-    given: number;
-  };
-  /** What told the source where to cut: the nonce of the announcement, or the time that it was waited for. */
-  cutBy: 'marker' | 'timeout';
-  /** Joins of which more than one fits. */
-  ambiguous: number;
-  /** What could not be proven, in words. Empty: nothing was lost, doubled or reordered. */
-  unproven: string[];
 }
 
 /** Pages sent of one region: `counts[row][bucket]` of the `pages` pages of a bucket; the last bucket may be shorter. */

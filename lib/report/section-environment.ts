@@ -1,5 +1,6 @@
 /** Where both sides ran, what they do not have in common, and the guest's memory. */
-import type { MigrationRecord, SideEnvironment } from '../migration/record';
+import type { SideEnvironment } from '../migration/environment';
+import type { MigrationRecord } from '../migration/record';
 import { featureNames } from '../net/features';
 import { section, table } from './figure';
 import { type Content, type Html, html, printable } from './html';
@@ -26,9 +27,10 @@ const ROWS: readonly [string, (side: SideEnvironment) => Content][] = [
   ['Node', ({ node }) => node],
   ['vhost-net', ({ version }) => version],
   ['Data path', ({ backend }) => backend],
-  ['Features of /dev/vhost-net', ({ vhostFeatures }) => features(vhostFeatures)],
+  ['Features it carries', ({ offered }) => features(offered)],
   ['Tap', ({ tap }) => tap?.name ?? NONE],
   ['Features of the tap', ({ tap }) => tap?.features ?? NONE],
+  ['Frames a queue of it holds', ({ tap }) => (tap === null ? NONE : count(tap.txQueueLen))],
   ['Namespace', ({ netns }) => netns ?? 'of the process'],
 ];
 

@@ -1,8 +1,9 @@
 /** What was proven: the account of frames, and the comparison of pages. */
-import type { HandoverAccount, MigrationRecord } from '../migration/record';
+import type { DestinationAccount, SourceAccount } from '../migration/handover/account';
+import type { MigrationRecord } from '../migration/record';
 import { section, table } from './figure';
 import { type Html, html, printable } from './html';
-import { address, count, share } from './units';
+import { address, count, NONE, share } from './units';
 import { doubts } from './verdict';
 
 const MAX_REASONS = 50;
@@ -12,32 +13,36 @@ const MAX_PAGES = 64;
 
 const SIDES = [{ title: 'Frames' }, { title: 'Number', figures: true }, { title: 'What became of them' }];
 
-function sourceTable({ read, given, own, groupAfterCut, putBack, dropped }: HandoverAccount['source']): Html {
+function sourceTable(source: SourceAccount): Html {
+  const { read, sent, own, groupAfterCut, markers, dropped } = source;
   return table(
     'Source’s tap',
     SIDES,
     [
       [html`<b>read</b>`, html`<b>${count(read)}</b>`, 'read after the guest was stopped'],
-      ['given', count(given), 'passed to the destination for the guest'],
+      ['sent', count(sent), 'to the destination, for the guest'],
       ['own', count(own), 'the guest’s own, flooded back: left out'],
       ['after the cut', count(groupAfterCut), 'flooded to both taps: the destination has them'],
-      ['put back', count(putBack), 'among those read: taken ahead by the kernel'],
-      ['dropped', count(dropped), 'lost: the tap’s queue was full'],
+      ['announcement', count(markers), 'of the destination: the cut'],
+      ['dropped', dropped === null ? NONE : count(dropped), 'lost: the tap’s queue was full'],
     ],
     { kind: 'ledger' },
   );
 }
 
-function destinationTable({ discarded, read, matched, own, given }: HandoverAccount['destination']): Html {
+function destinationTable(destination: DestinationAccount): Html {
+  const { discarded, read, matched, own, kept, received, dropped } = destination;
   return table(
     'Destination’s tap',
     SIDES,
     [
-      [html`<b>read</b>`, html`<b>${count(read)}</b>`, 'read and kept'],
-      ['given', count(given), 'to the guest, behind those of the source'],
+      ['received', count(received), 'from the source, for the guest'],
+      [html`<b>read</b>`, html`<b>${count(read)}</b>`, 'read before the guest had all of the source’s'],
+      ['kept', count(kept), 'to the guest, behind those of the source'],
       ['matched', count(matched), 'given by the source already: left out'],
       ['own', count(own), 'the guest’s own, flooded back: left out'],
       ['discarded', count(discarded), 'earlier: the source had them too'],
+      ['dropped', dropped === null ? NONE : count(dropped), 'lost: the tap’s queue was full'],
     ],
     { kind: 'ledger' },
   );
@@ -46,13 +51,14 @@ function destinationTable({ discarded, read, matched, own, given }: HandoverAcco
 export function ledgerSection({ handover }: MigrationRecord): Html {
   if (handover === null) return section('Frames', html`<p class="none">No account of frames was kept.</p>`);
   const reasons = doubts(handover);
-  const cut = handover.cutBy === 'marker' ? 'by the marker in the announcement' : 'by time, since no marker arrived';
+  const cut =
+    handover.source?.cutBy === 'marker' ? 'by the marker in the announcement' : 'by time, since no marker arrived';
   return section(
     'Frames',
     reasons.length === 0
       ? html`<p class="proven"><b>Proven:</b> no frame was lost, doubled or reordered. Both accounts add up; the source was cut ${cut}.</p>`
       : html`<div class="doubts"><p><b>Not proven.</b> The source was cut ${cut}.</p><ul>${reasons.slice(0, MAX_REASONS).map((reason) => html`<li>${printable(reason, MAX_REASON)}</li>`)}</ul>${reasons.length > MAX_REASONS ? html`<p>${count(reasons.length - MAX_REASONS)} more.</p>` : null}</div>`,
-    html`<div class="pair">${sourceTable(handover.source)}${destinationTable(handover.destination)}</div>`,
+    html`<div class="pair">${handover.source === null ? null : sourceTable(handover.source)}${destinationTable(handover.destination)}</div>`,
   );
 }
 

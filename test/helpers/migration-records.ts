@@ -2,8 +2,9 @@
 
 import { PAGE_SIZE } from '../../lib/memory/address';
 import { PageBitmap } from '../../lib/memory/page-bitmap';
+import type { SideEnvironment } from '../../lib/migration/environment';
 import { HeatMap } from '../../lib/migration/heat-map';
-import type { MigrationRecord, RateSample, RecordedRound, SideEnvironment } from '../../lib/migration/record';
+import type { MigrationRecord, RateSample, RecordedRound } from '../../lib/migration/record';
 
 const MIB = 1024 ** 2;
 
@@ -13,8 +14,14 @@ const side = (host: string, kernel: string, backend: string, tap: string): SideE
   node: 'v20.20.2',
   version: '0.1.0',
   backend,
-  vhostFeatures: backend === 'emulated' ? '' : '0x1033d008000',
-  tap: { name: tap, features: '0x7f03' },
+  bootId: 'a boot of this host',
+  offered: '0x1033d008000',
+  pairs: 1,
+  tap: { name: tap, features: '0x7f03', multiQueue: false, mtu: 1500, txQueueLen: 1000 },
+  netns: null,
+  maxRegions: 64,
+  freeMemory: 2 ** 34,
+  membarrier: true,
 });
 
 /** Numbers that look measured and are the same every time. */
@@ -120,10 +127,32 @@ export function completedRecord({ rounds: count = 9, samples: points = 64 } = {}
     ],
     heat: heatOf(guestMemory, rounds).regions,
     handover: {
-      source: { read: 412, given: 331, own: 29, groupAfterCut: 52, putBack: 48, dropped: 0 },
-      destination: { discarded: 1207, read: 498, matched: 61, own: 30, given: 407 },
-      cutBy: 'marker',
-      ambiguous: 0,
+      source: {
+        read: 412,
+        sent: 330,
+        own: 29,
+        groupAfterCut: 52,
+        markers: 1,
+        late: 0,
+        dropped: 0,
+        cutBy: 'marker',
+        weakGraces: 0,
+      },
+      destination: {
+        discarded: 1207,
+        read: 498,
+        own: 30,
+        matched: 61,
+        kept: 407,
+        received: 330,
+        dropped: 0,
+        ambiguous: 0,
+        disagreeing: 0,
+        weakGraces: 0,
+        complete: true,
+        firstReceivedMs: 0.4,
+        firstSentMs: 0.7,
+      },
       unproven: [],
     },
     audit: { total: 32_768, differing: 0, pages: [] },
@@ -169,9 +198,8 @@ export function uncertainRecord(): MigrationRecord {
     },
     handover: {
       ...record.handover!,
-      source: { ...record.handover!.source, dropped: 7 },
-      cutBy: 'timeout',
-      ambiguous: 2,
+      source: { ...record.handover!.source!, dropped: 7, cutBy: 'timeout' },
+      destination: { ...record.handover!.destination, ambiguous: 2 },
       unproven: ['No marker came back within 200 ms.'],
     },
     audit: { total: 32_768, differing: 3, pages: [0x1000, 0x2f000, 0x7ff_f000] },
