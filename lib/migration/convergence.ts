@@ -80,7 +80,7 @@ const FLOOR_ROUNDS = 2;
 /** From which share of the bandwidth on the dirty rate is what keeps pages dirty. */
 const MEETS = 0.9;
 
-const NO_COSTS: ConstantCosts = { stop: 0, state: 0, start: 0, roundTrips: 0 };
+export const NO_COSTS: ConstantCosts = { stop: 0, state: 0, start: 0, roundTrips: 0 };
 
 export class Convergence {
   readonly #options: Required<{ [name in keyof ConvergenceOptions]: NonNullable<ConvergenceOptions[name]> }>;
@@ -140,7 +140,7 @@ export class Convergence {
     const hopeless = this.#hopeless(round, costs, downtime);
     const over = this.#over();
     if (hopeless === null && over === null) return { ...told, action: 'continue', reason: `${left}: ${downtime}` };
-    return { ...told, ...this.#strategy(hopeless ?? `${over}: ${left}, ${downtime}`) };
+    return { ...told, ...this.#strategy(hopeless ?? `${over}: ${left}, ${downtime}`, costs) };
   }
 
   #note({ dirtyPages, hotPages = 0 }: RoundFigures, costs: ConstantCosts): void {
@@ -157,8 +157,10 @@ export class Convergence {
   #hopeless(round: RoundFigures, costs: ConstantCosts, downtime: string): string | null {
     const { dirtyPages, hotPages = 0, ms } = round;
     const constant = constantMs(costs);
-    const { downtimeLimitMs } = this.#options;
-    if (constant > downtimeLimitMs) {
+    const { downtimeLimitMs, strategy } = this.#options;
+    // Whoever stops the guest all the same still does so with as few pages as may be.
+    const few = this.estimate(dirtyPages) <= constant * (1 - PROGRESS);
+    if (constant > downtimeLimitMs && (strategy !== 'switchover' || few)) {
       const parts = Object.entries(costs).map(([name, cost]) => `${NAMES[name] ?? name} ${msText(Number(cost))}`);
       return `a switchover takes ${msText(constant)} without any page (${parts.join(', ')}), ${grouped(downtimeLimitMs)} are allowed`;
     }
@@ -183,9 +185,11 @@ export class Convergence {
     return null;
   }
 
-  #strategy(why: string): Pick<ConvergenceDecision, 'action' | 'reason'> {
-    const { strategy, throttleSteps } = this.#options;
+  #strategy(why: string, costs: ConstantCosts): Pick<ConvergenceDecision, 'action' | 'reason'> {
+    const { strategy, throttleSteps, downtimeLimitMs } = this.#options;
     if (strategy !== 'throttle') return { action: strategy, reason: why };
+    // However little comes to the guest, it would not be enough.
+    if (constantMs(costs) > downtimeLimitMs) return { action: 'cancel', reason: why };
     if (this.#throttled >= throttleSteps) {
       return { action: 'cancel', reason: `${why}; receive traffic is throttled as far as it goes` };
     }

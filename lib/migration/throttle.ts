@@ -16,6 +16,11 @@ const PERIOD_MS = 100;
 /** How often `increase` finds something to increase. */
 export const THROTTLE_STEPS = 9;
 
+/** The fraction after the next step. */
+export function nextFraction(fraction: number): number {
+  return fraction === 0 ? FIRST_STEP : Math.min(MOST, Math.round((fraction + STEP) * 100) / 100);
+}
+
 /** VirtioNetDevice fits. */
 export interface PausableReceive {
   pauseReceive(): Promise<void>;
@@ -57,8 +62,7 @@ export class ReceiveThrottle {
 
   /** The next step: 0.2, then 0.1 more each time, at most 0.99. Answers the fraction from now on. */
   increase(): number {
-    const next = this.#fraction === 0 ? FIRST_STEP : Math.round((this.#fraction + STEP) * 100) / 100;
-    this.set(Math.min(MOST, next));
+    this.set(nextFraction(this.#fraction));
     return this.#fraction;
   }
 

@@ -5,7 +5,8 @@
 import { invalidArgument } from '../errors';
 import { PAGE_SIZE } from '../memory/address';
 import { grouped, msText, pagesText, rateText } from '../observe/figures';
-import { type ConstantCosts, Convergence, type ConvergenceOptions } from './convergence';
+import { type ConstantCosts, Convergence, type ConvergenceOptions, NO_COSTS } from './convergence';
+import { nextFraction } from './throttle';
 
 /** How a guest makes memory dirty. A page counts once for a look at the log, whoever wrote it and how often. */
 export interface DirtyModel {
@@ -26,7 +27,7 @@ export interface DirtyModel {
  * - `qemu`: pages are sent until those left fit downtime limit x average bandwidth; a sync then adds what got dirty, and if that still
  *   fits the guest is stopped. There is no end otherwise, and no account of what a switchover costs beside the pages
  * - `cloud-hypervisor`: whole rounds until those left fit the downtime by the bandwidth of the last round, or one hour is over: then it
- *   cancels
+ *   cancels, or with the strategy `switchover`, which it calls ignore, stops the guest all the same
  */
 export type MigrationRule = 'ours' | 'qemu' | 'cloud-hypervisor';
 
@@ -63,10 +64,6 @@ const ENOUGH = 1000;
 /** Of cloud-hypervisor (timeout_s). */
 const ONE_HOUR_MS = 3_600_000;
 const DEFAULT_INTERVAL_MS = 100;
-/** Steps of auto-converge: each leaves so much of what comes to the guest. */
-const THROTTLED = [1, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.01];
-
-const NO_COSTS: ConstantCosts = { stop: 0, state: 0, start: 0, roundTrips: 0 };
 
 /** Throws VHOST_ERR_INVALID_ARGUMENT. */
 export function predict(question: WhatIf): Prediction {
@@ -106,8 +103,8 @@ class DirtyGuest {
   readonly #perMs: (from: number, to: number) => number;
   readonly #hot: number;
   readonly #others: number;
-  /** What is left of it when it is throttled. */
-  share = 1;
+  /** Part of the time that nothing comes to it. */
+  throttled = 0;
 
   constructor(model: DirtyModel, memoryPages: number) {
     const { samples, pagesPerSecond = 0, intervalMs = DEFAULT_INTERVAL_MS, hotPages = 0 } = model;
@@ -143,7 +140,7 @@ class DirtyGuest {
   /** Pages found dirty at `to` that were clean at `from`. Milliseconds. */
   found(from: number, to: number): number {
     if (to <= from) return 0;
-    const writes = this.share * this.#perMs(from, to);
+    const writes = (1 - this.throttled) * this.#perMs(from, to);
     const others = this.#others === 0 ? 0 : this.#others * -Math.expm1(-writes / this.#others);
     return Math.round(this.#hot + others);
   }
@@ -188,7 +185,7 @@ class Simulation {
 
   ours(): Prediction {
     const convergence = new Convergence(this.#question);
-    for (let left = this.#question.memoryPages, throttled = 0; ; ) {
+    for (let left = this.#question.memoryPages; ; ) {
       const { ms, found } = this.#round(left);
       const hotPages = Math.min(this.#guest.hotPages, found);
       const figures = { pages: left, bytes: left * PAGE_SIZE, ms, dirtyPages: found, hotPages };
@@ -196,7 +193,7 @@ class Simulation {
       left = found;
       if (action === 'switchover') return this.#stopped('ours', left, estimateMs <= this.#limitMs, reason);
       if (action === 'cancel') return this.#givenUp('ours', left, reason);
-      if (action === 'throttle') this.#guest.share = THROTTLED[Math.min(++throttled, THROTTLED.length - 1)]!;
+      if (action === 'throttle') this.#guest.throttled = nextFraction(this.#guest.throttled);
     }
   }
 

@@ -129,6 +129,15 @@ test('while a migration, or anybody, logs, it is refused; the log stays', async 
   expectSums(await measure());
 });
 
+test.each([{ seconds: 0 }, { seconds: Number.NaN }, { intervalMs: 0.5 }, { seconds: 0.1, intervalMs: 200 }])(
+  '%p is refused, and nothing is turned on',
+  async (options) => {
+    const parts = { device: machine.device, guest: machine.runner };
+    expect((await errorOf(measureDirtyRate({ ...parts, ...options }))).code).toBe('VHOST_ERR_INVALID_ARGUMENT');
+    expect(machine.device.dirtyLog).toBeNull();
+  },
+);
+
 test('cancelled in the middle, logging is off', async () => {
   const abort = new AbortController();
   const running = errorOf(measure({ signal: abort.signal }));

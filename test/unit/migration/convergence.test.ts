@@ -136,6 +136,14 @@ describe('what does not converge is said in figures', () => {
   });
 });
 
+test('a switchover alone takes too long: throttling is not tried, and who stops all the same waits for few pages', () => {
+  const left = [100_000, 20_000, 4000, 800, 160, 30, 10];
+  const actions = (strategy: ConvergenceOptions['strategy']) =>
+    play({ strategy, downtimeLimitMs: 5 }, 1e9, left).map(({ action }) => action);
+  expect(actions('throttle')).toEqual(['cancel']);
+  expect(actions('switchover')).toEqual(['continue', 'continue', 'continue', 'switchover']);
+});
+
 describe('strategies', () => {
   const stuck = [100_000, ...Array<number>(60).fill(12_000)];
 
