@@ -298,7 +298,10 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   /** Makes the data path do what the life's settings say, after all that was asked for before. */
   #settingsChanged(life: DeviceLife): Promise<void> {
     return this.#turns.run(async () => {
-      if (life === this.#life && this.#backend.running) await this.#backend.settingsChanged();
+      if (life !== this.#life || !this.#backend.running) return;
+      // Fewer pairs park a queue of the tap, and the kernel frees what waits there.
+      await this.#resumeReceive();
+      await this.#backend.settingsChanged();
     });
   }
 
@@ -359,7 +362,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
 
   /**
    * Takes the receive queues out of service: frames wait in the taps' queues, and what these cannot hold is lost. Ended by `resumeReceive`,
-   * and by a stop, a reset or a switch of data paths before. Does nothing while no data path runs.
+   * and before that by a stop, a reset, a switch of data paths or a command that changes settings. Does nothing while no data path runs.
    */
   pauseReceive(): Promise<void> {
     return this.#turns.run(async () => {

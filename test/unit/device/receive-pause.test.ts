@@ -86,6 +86,14 @@ test('a switch serves them first, and the next data path serves them all', async
   expect(device.queues.every(({ ready }) => ready)).toBe(true);
 });
 
+test('a command that changes settings: queues that it may park are served before', async () => {
+  await device.pauseReceive();
+  await driver.command({ kind: 'mq-vq-pairs-set', pairs: 1 });
+  expect(device.receivePaused).toBe(false);
+  const order = ['startQueue 0', 'startQueue 2', 'settingsChanged'];
+  expect(backend.calls.filter((call) => order.includes(call))).toEqual(order);
+});
+
 test('a reset in the middle: the next life knows nothing of it', async () => {
   await device.pauseReceive();
   mmio.write(STATUS, 4, 0);
