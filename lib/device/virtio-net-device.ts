@@ -32,6 +32,7 @@ import {
 import { type DeviceProperties, deviceProperties, differingProperties } from './device-properties';
 import { DeviceRegisters } from './device-registers';
 import { type DeviceState, encodeDeviceState, validateDeviceState } from './device-state';
+import { ReceivePause } from './receive-pause';
 import { type SwitchReceipt, switchOver } from './switch-backend';
 
 export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
@@ -49,6 +50,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   readonly registers: DeviceRegisters;
   readonly #control: ControlService;
   readonly #logging = new DeviceLogging();
+  readonly #receivePause = new ReceivePause();
   /** As the device was made. */
   readonly #offered: bigint;
   #backend: Backend;
@@ -134,6 +136,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
       },
       start: (life) => this.#start(life),
       end: (life) => this.#end(life),
+      taken: (index) => this.#receivePause.forget(index),
       kick: (index) => {
         if (!this.#closed) this.notifiers[index === 'control' ? 2 * pairs : index]?.kick.signal();
       },
@@ -313,7 +316,10 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   /** Makes the data path do what the life's settings say, after all that was asked for before. */
   #settingsChanged(life: DeviceLife): Promise<void> {
     return this.#turns.run(async () => {
-      if (life === this.#life && this.#backend.running) await this.#backend.settingsChanged();
+      if (life !== this.#life || !this.#backend.running) return;
+      // Fewer pairs park a queue of the tap, and the kernel frees what waits there.
+      await this.#resumeReceive();
+      await this.#backend.settingsChanged();
     });
   }
 
@@ -362,9 +368,49 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   async #stop(life: DeviceLife): Promise<void> {
     await this.#control.stop();
     if (!this.#backend.running) return;
+    const paused = [...this.#receivePause.queues];
+    this.#receivePause.clear();
     const stopped = await this.#backend.stop();
     this.#served = null;
-    for (const [index, queue] of stopped.entries()) Object.assign(life.queues[index]!, queue);
+    // Of a queue out of service the data path knows nothing; the device does since its pause.
+    for (const [index, queue] of stopped.entries()) {
+      if (!paused.includes(index)) Object.assign(life.queues[index]!, queue);
+    }
+  }
+
+  /**
+   * Takes the receive queues out of service: frames wait in the taps' queues, and what these cannot hold is lost. Ended by `resumeReceive`,
+   * and before that by a stop, a reset, a switch of data paths or a command that changes settings. Does nothing while no data path runs.
+   */
+  pauseReceive(): Promise<void> {
+    return this.#turns.run(async () => {
+      this.#throwIfClosed();
+      const life = this.#served;
+      if (life !== null && life === this.#life && !life.broken && this.#backend.running) {
+        await this.#receivePause.begin(life, this.#backend);
+      }
+    });
+  }
+
+  /** Serves the receive queues again from where they stood. A queue that cannot be served makes the device need a reset. */
+  resumeReceive(): Promise<void> {
+    return this.#turns.run(() => this.#resumeReceive());
+  }
+
+  async #resumeReceive(): Promise<void> {
+    const life = this.#served;
+    if (life === null || !this.#backend.running) return;
+    try {
+      await this.#receivePause.end(life, this.#backend);
+    } catch (error) {
+      this.#break(life, `receive could not go on: ${error instanceof Error ? error.message : String(error)}`);
+      throw error;
+    }
+  }
+
+  /** Whether receive queues are out of service for a pause. */
+  get receivePaused(): boolean {
+    return this.#receivePause.queues.size > 0;
   }
 
   /**
@@ -377,6 +423,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
       const life = this.#served ?? this.#life;
       if (next === this.#backend) throw new VhostError('VHOST_ERR_INVALID_ARGUMENT', 'that backend serves it already');
       const from = this.#backend;
+      await this.#resumeReceive();
       // Before it starts: it may meet a broken ring at once.
       next.on('ringError', this.#ringError);
       let receipt: SwitchReceipt;
@@ -445,6 +492,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
     return this.#turns.run(async () => {
       if (this.#closed) return;
       this.#closed = true;
+      this.#receivePause.clear();
       this.#stopListening();
       await this.#control.stop();
       await this.#backend.close();

@@ -120,7 +120,8 @@ class SourceRun {
     readonly channel: Channel,
     readonly options: MigrationOptions,
   ) {
-    this.#convergence = new Convergence(options.downtimeLimitMs ?? 300, options.maxRounds ?? 30);
+    const { downtimeLimitMs, maxRounds } = options;
+    this.#convergence = new Convergence({ downtimeLimitMs, maxRounds });
     this.#sender = new PageSender(device.memory, channel);
     this.#bitmap = new PageBitmap(device.memory.end / PAGE_SIZE);
     this.#stopListening = device.memory.onChange(async ({ kind, region }) => {
@@ -207,7 +208,8 @@ class SourceRun {
       this.options.onEvent?.({ kind: 'round', round: { ...sent } });
       this.channel.throwIfAborted('pre-copy');
       this.#throwIfLayoutChanged();
-      if (this.#convergence.done(sent, dirtyAfter)) return;
+      if (this.#convergence.decide({ ...sent, dirtyPages: dirtyAfter, dirtyBy: this.#dirtyBy }).action !== 'continue')
+        return;
     }
   }
 
