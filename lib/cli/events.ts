@@ -9,7 +9,7 @@ import { Socket } from 'node:net';
 import type { Writable } from 'node:stream';
 import { isatty, WriteStream } from 'node:tty';
 import { VhostError } from '../errors';
-import type { ProgressEvent } from '../migration/record';
+import type { MigrationEvent } from '../migration/options';
 
 export const EVENTS_VERSION = 1;
 
@@ -51,7 +51,7 @@ export class EventWriter {
   }
 
   /** Never throws and never waits. */
-  write(event: ProgressEvent): void {
+  write(event: MigrationEvent): void {
     const superseded = event.kind === 'progress' || event.kind === 'estimate';
     if (this.#stream.writableNeedDrain && (superseded || this.#stream.writableLength > MAX_WAITING)) {
       this.#dropped++;

@@ -1,11 +1,12 @@
 /** What a progress display says, apart from how it is drawn. */
-import type { ProgressEvent } from '../migration/record';
+import type { MigrationEvent } from '../migration/options';
 import { printable } from '../report/html';
 import { bytes, bytesPerSecond, count, duration, pagesPerSecond, share } from '../report/units';
 
 const PHASES: Record<string, string> = {
   setup: 'comparing both sides',
   precopy: 'copying memory',
+  relay: 'opening the other tap',
   switchover: 'switching over',
   ready: 'destination ready',
   commit: 'handing over',
@@ -35,7 +36,7 @@ export class ProgressState {
   #leftMs: number | null = null;
 
   /** `now`: milliseconds of any clock that does not go back. Answers the line that is worth keeping, if there is one. */
-  apply(event: ProgressEvent, now: number): string | null {
+  apply(event: MigrationEvent, now: number): string | null {
     switch (event.kind) {
       case 'phase':
         this.phase = PHASES[event.phase] ?? printable(event.phase, LONGEST_REASON);

@@ -2,7 +2,7 @@
  * Progress of long work for a person: on a terminal one block that is drawn again and again, elsewhere a line for each phase, round and
  * decision.
  */
-import type { ProgressEvent } from '../migration/record';
+import type { MigrationEvent } from '../migration/options';
 import { ProgressState } from './progress-state';
 
 /** Redraws: at most ten a second. */
@@ -40,7 +40,7 @@ export interface ProgressOptions {
  * signal that is not handled leaves no time for it. Neither throws.
  */
 export interface Progress {
-  event(event: ProgressEvent): void;
+  event(event: MigrationEvent): void;
   close(): void;
 }
 
@@ -86,7 +86,7 @@ class LineProgress implements Progress {
     this.#now = now;
   }
 
-  event(event: ProgressEvent): void {
+  event(event: MigrationEvent): void {
     const line = this.#state.apply(event, this.#now());
     if (line !== null) this.#out.write(`${line}\n`);
   }
@@ -120,7 +120,7 @@ class LiveProgress implements Progress {
     this.#out.write(HIDE_CURSOR);
   }
 
-  event(event: ProgressEvent): void {
+  event(event: MigrationEvent): void {
     if (this.#closed) return;
     const line = this.#state.apply(event, this.#now());
     if (event.kind === 'decision') this.#decision = line ?? '';

@@ -54,6 +54,11 @@ export interface OpenedMessage {
   nonce: string;
 }
 
+/** A region has come or gone at the source. */
+export interface LayoutMessage extends RegionMessage {
+  kind: 'add' | 'remove';
+}
+
 export interface RoundEndMessage {
   round: number;
   pages: number;

@@ -3,6 +3,7 @@ import type { StoppedRing } from '../backend/backend';
 import type { DirtySource } from '../memory/dirty-log';
 import type { FaultPlan } from '../trace/fault-plan';
 import type { AnnounceOptions } from './announce-rounds';
+import type { ConvergenceDecision, ConvergenceOptions } from './convergence';
 import type { HandoverAccount } from './handover/account';
 import type { AuditResult, Difference } from './messages';
 
@@ -28,6 +29,10 @@ export interface Round {
   ms: number;
   /** Pages that were dirty again when the round had been sent. */
   dirtyAfter: number;
+  /** When it began, since the beginning of the migration. */
+  startMs: number;
+  /** Pages of it that are dirty whenever one looks, which were sent last. */
+  hotPages: number;
   /** Newly dirty pages found before this round, by who wrote them. */
   dirtyBy: Record<string, number>;
 }
@@ -37,13 +42,23 @@ export type MigrationPhase = 'setup' | 'precopy' | 'relay' | 'switchover' | 'rea
 export type MigrationEvent =
   | { kind: 'phase'; phase: MigrationPhase }
   | { kind: 'round'; round: Round }
-  | { kind: 'progress'; round: number; pages: number; bytes: number };
+  /** Pages and bytes of the round so far. */
+  | { kind: 'progress'; round: number; pages: number; bytes: number }
+  /** Before each round: what is to be sent in it, and what the downtime would be now. */
+  | {
+      kind: 'estimate';
+      round: number;
+      pages: number;
+      dirtyPagesPerSecond: number;
+      /** Milliseconds; null where nothing was measured yet. */
+      downtimeMs: number | null;
+      /** Until the switchover is over, at the present rates. Milliseconds; null when it does not converge. */
+      leftMs: number | null;
+    }
+  /** Why the rounds end, or why receive traffic is throttled. */
+  | { kind: 'decision'; action: ConvergenceDecision['action']; reason: string; estimateMs: number | null };
 
-export interface MigrationOptions extends AnnounceOptions {
-  /** The source stops the guest when what is left fits this, by the bandwidth it measured. Milliseconds, default 300. */
-  downtimeLimitMs?: number;
-  /** Rounds after which the source stops the guest whatever is left. Default 30. */
-  maxRounds?: number;
+export interface MigrationOptions extends AnnounceOptions, ConvergenceOptions {
   /** Longest wait for the peer at any one step. Milliseconds, default 30,000. */
   timeoutMs?: number;
   /** Ends the migration; before GO the source runs on as before. */

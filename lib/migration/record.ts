@@ -2,18 +2,11 @@
 import type { SideEnvironment } from './environment';
 import type { HandoverAccount } from './handover/account';
 import type { AuditResult, Difference } from './messages';
-import type { MigrationEvent, MigrationPhase, Round } from './options';
+import type { MigrationPhase, Round } from './options';
 
 export const RECORD_VERSION = 1;
 
 export type MigrationOutcome = 'completed' | 'cancelled' | 'failed' | 'uncertain';
-
-/** A round and when it began, counted from the beginning of the migration. */
-export interface RecordedRound extends Round {
-  startMs: number;
-  /** Pages of this round that were sent last, since they are dirty again at once. */
-  hotPages: number;
-}
 
 /** Pages sent of one region: `counts[row][bucket]` of the `pages` pages of a bucket; the last bucket may be shorter. */
 export interface HeatRegion {
@@ -56,7 +49,7 @@ export interface MigrationRecord {
   /** Bytes. */
   guestMemory: { gpa: number; size: number }[];
   differences: Difference[];
-  rounds: RecordedRound[];
+  rounds: Round[];
   samples: RateSample[];
   totalMs: number;
   /** 0 when the guest was never stopped. */
@@ -72,20 +65,3 @@ export interface MigrationRecord {
   audit: AuditResult | null;
   decision: SwitchoverDecision | null;
 }
-
-/** Everything that a progress display and an event file are told: the events of a migration and what it expects. */
-export type ProgressEvent =
-  | MigrationEvent
-  /** Every so often while rounds run: pages still to send in this round and what the downtime would be now. */
-  | {
-      kind: 'estimate';
-      round: number;
-      /** Pages of this round. */
-      pages: number;
-      dirtyPagesPerSecond: number;
-      /** Milliseconds; null where nothing was measured yet. */
-      downtimeMs: number | null;
-      /** Until the switchover is over, at the present rates. Milliseconds; null when it does not converge. */
-      leftMs: number | null;
-    }
-  | ({ kind: 'decision' } & SwitchoverDecision);

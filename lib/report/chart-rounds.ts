@@ -1,5 +1,5 @@
 /** Pages of every round, and how many were dirty again behind it. */
-import type { RecordedRound } from '../migration/record';
+import type { Round } from '../migration/options';
 import type { Plot } from './plot';
 import { count } from './units';
 
@@ -15,7 +15,7 @@ interface Bar {
 }
 
 /** Rounds as bars; of very many, several make one bar: the sum of their pages and what was dirty after the last. */
-export function roundBars(rounds: readonly RecordedRound[]): { bars: Bar[]; together: number } {
+export function roundBars(rounds: readonly Round[]): { bars: Bar[]; together: number } {
   const together = Math.max(1, Math.ceil(rounds.length / MAX_BARS));
   const bars: Bar[] = [];
   for (let first = 0; first < rounds.length; first += together) {
@@ -28,7 +28,7 @@ export function roundBars(rounds: readonly RecordedRound[]): { bars: Bar[]; toge
   return { bars, together };
 }
 
-export function roundsPlot(rounds: readonly RecordedRound[]): Plot {
+export function roundsPlot(rounds: readonly Round[]): Plot {
   const { bars, together } = roundBars(rounds);
   const most = Math.max(...bars.flatMap(({ pages, dirty }) => [pages, dirty]), 9);
   const decades = Math.ceil(Math.log10(most + 1));

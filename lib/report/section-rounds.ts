@@ -1,5 +1,7 @@
 /** The rounds: as bars, as a table, over time, and over guest memory. */
-import type { MigrationRecord, RecordedRound } from '../migration/record';
+
+import type { Round } from '../migration/options';
+import type { MigrationRecord } from '../migration/record';
 import { HEAT_LEVELS, heatMaps } from './chart-heat';
 import { ratePlot, ratePoints } from './chart-rates';
 import { roundBars, roundsPlot } from './chart-rounds';
@@ -34,7 +36,7 @@ function writers(dirtyBy: Record<string, number>): string {
   return shown.length === 0 ? '–' : shown.join(', ');
 }
 
-function row(round: RecordedRound): Content[] {
+function row(round: Round): Content[] {
   return [
     count(round.round),
     duration(round.startMs),
@@ -49,7 +51,7 @@ function row(round: RecordedRound): Content[] {
   ];
 }
 
-function between(rounds: readonly RecordedRound[]): Content[] {
+function between(rounds: readonly Round[]): Content[] {
   const sum = (field: 'ms' | 'pages' | 'zeroPages' | 'hotPages' | 'bytes'): number =>
     rounds.reduce((total, round) => total + round[field], 0);
   return [
@@ -66,7 +68,7 @@ function between(rounds: readonly RecordedRound[]): Content[] {
   ];
 }
 
-function roundsTable(rounds: readonly RecordedRound[]): Html {
+function roundsTable(rounds: readonly Round[]): Html {
   const shown =
     rounds.length <= FIRST_ROWS + LAST_ROWS + 1
       ? rounds.map(row)

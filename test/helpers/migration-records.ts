@@ -4,7 +4,8 @@ import { PAGE_SIZE } from '../../lib/memory/address';
 import { PageBitmap } from '../../lib/memory/page-bitmap';
 import type { SideEnvironment } from '../../lib/migration/environment';
 import { HeatMap } from '../../lib/migration/heat-map';
-import type { MigrationRecord, RateSample, RecordedRound } from '../../lib/migration/record';
+import type { Round } from '../../lib/migration/options';
+import type { MigrationRecord, RateSample } from '../../lib/migration/record';
 
 const MIB = 1024 ** 2;
 
@@ -33,7 +34,7 @@ function* noise(): Generator<number, never> {
   }
 }
 
-function roundsOf(count: number): RecordedRound[] {
+function roundsOf(count: number): Round[] {
   const random = noise();
   const next = (): number => random.next().value;
   let startMs = 38.2;
@@ -71,7 +72,7 @@ function samplesOf(count: number, totalMs: number): RateSample[] {
   }));
 }
 
-function heatOf(regions: readonly { gpa: number; size: number }[], rounds: readonly RecordedRound[]): HeatMap {
+function heatOf(regions: readonly { gpa: number; size: number }[], rounds: readonly Round[]): HeatMap {
   const heat = new HeatMap(regions);
   const random = noise();
   const pages = Math.max(...regions.map(({ gpa, size }) => gpa + size)) / PAGE_SIZE;

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { EventWriter } from '../../../lib/cli/events';
-import type { ProgressEvent } from '../../../lib/migration/record';
+import type { MigrationEvent } from '../../../lib/migration/options';
 
 let folder: string;
 
@@ -15,11 +15,21 @@ beforeEach(() => {
 
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
-const ROUND: ProgressEvent = {
+const ROUND: MigrationEvent = {
   kind: 'round',
-  round: { round: 0, pages: 5, zeroPages: 1, bytes: 20_000, ms: 2, dirtyAfter: 3, dirtyBy: { guest: 3 } },
+  round: {
+    round: 0,
+    pages: 5,
+    zeroPages: 1,
+    bytes: 20_000,
+    ms: 2,
+    dirtyAfter: 3,
+    dirtyBy: { guest: 3 },
+    startMs: 0,
+    hotPages: 0,
+  },
 };
-const PROGRESS: ProgressEvent = { kind: 'progress', round: 0, pages: 1, bytes: 4096 };
+const PROGRESS: MigrationEvent = { kind: 'progress', round: 0, pages: 1, bytes: 4096 };
 
 type Line = Record<string, unknown>;
 const lines = (text: string): Line[] =>
@@ -56,7 +66,7 @@ test('one JSON object a line, with both times', async () => {
   const writer = new EventWriter(path);
   writer.write({ kind: 'phase', phase: 'setup' });
   writer.write(ROUND);
-  writer.write({ kind: 'decision', reason: 'it fits\nnow', estimateMs: null });
+  writer.write({ kind: 'decision', action: 'switchover', reason: 'it fits\nnow', estimateMs: null });
   await writer.close({ outcome: 'failed', error: { code: 'EPIPE', message: 'gone' } });
   const written = lines(readFileSync(path, 'utf8'));
   expect(written.map(({ kind }) => kind)).toEqual(['begin', 'phase', 'round', 'decision', 'end']);

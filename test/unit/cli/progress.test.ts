@@ -2,7 +2,7 @@
 import { EventEmitter } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createProgress } from '../../../lib/cli/progress';
-import type { ProgressEvent } from '../../../lib/migration/record';
+import type { MigrationEvent } from '../../../lib/migration/options';
 
 const UTF8 = { LANG: 'C.UTF-8' };
 
@@ -68,7 +68,7 @@ class Screen {
   }
 }
 
-const EVENTS: ProgressEvent[] = [
+const EVENTS: MigrationEvent[] = [
   { kind: 'phase', phase: 'setup' },
   { kind: 'phase', phase: 'precopy' },
   { kind: 'estimate', round: 0, pages: 32_768, dirtyPagesPerSecond: 21_400, downtimeMs: 84.2, leftMs: 3200 },
@@ -76,13 +76,23 @@ const EVENTS: ProgressEvent[] = [
   { kind: 'progress', round: 0, pages: 8192, bytes: 33_554_432 },
   {
     kind: 'round',
-    round: { round: 0, pages: 32_768, zeroPages: 21_044, bytes: 48e6, ms: 117, dirtyAfter: 3846, dirtyBy: {} },
+    round: {
+      round: 0,
+      pages: 32_768,
+      zeroPages: 21_044,
+      bytes: 48e6,
+      ms: 117,
+      dirtyAfter: 3846,
+      dirtyBy: {},
+      startMs: 0,
+      hotPages: 0,
+    },
   },
-  { kind: 'decision', reason: 'It fits\u001b[2J.', estimateMs: 7.9 },
+  { kind: 'decision', action: 'switchover', reason: 'It fits\u001b[2J.', estimateMs: 7.9 },
 ];
 
 /** Every event 100 ms after the one before; the screen after each. */
-function play(output: Output, events: readonly ProgressEvent[], env: NodeJS.ProcessEnv = UTF8): Screen[] {
+function play(output: Output, events: readonly MigrationEvent[], env: NodeJS.ProcessEnv = UTF8): Screen[] {
   let now = 0;
   const progress = createProgress(output, { env, now: () => now });
   const screens = events.map((event) => {
