@@ -393,6 +393,11 @@ export class Channel {
     this.#stream.destroy();
   }
 
+  /** The peer has said CANCEL or ERROR. */
+  get peerHasEnded(): boolean {
+    return this.#peerEnded;
+  }
+
   /** For work that waits for nothing on the stream. */
   throwIfAborted(doing: string): void {
     if (this.#signal?.aborted === true) throw abortedError(doing, this.#signal.reason);

@@ -1,0 +1,397 @@
+/**
+ * One migration as the source does it. Who may run the guest is decided by the SourceMachine; here is how its actions are done.
+ *
+ *     setup, rounds of dirty pages, frames recorded, tap opened there, one more round, then:
+ *     guest paused, backend stopped, last sync, last pages, state, [READY] GO [RUNNING], the rest of the frames, both accounts
+ */
+import { randomBytes } from 'node:crypto';
+import type { StoppedRing } from '../backend/backend';
+import type { VirtioNetDevice } from '../device/virtio-net-device';
+import { VhostError } from '../errors';
+import { hashPages } from '../observe/page-audit';
+import { compareHashes } from './audit';
+import type { Channel } from './channel';
+import { type SourceAction, type SourceEvent, type SourceLocalKind, SourceMachine } from './commit/source-machine';
+import { describeSide, readEnvironment } from './environment';
+import { FrameType } from './frame';
+import { compareAccounts, type DestinationAccount, type HandoverAccount } from './handover/account';
+import { type Grace, gracePeriods } from './handover/grace';
+import { type RelaySink, SourceRelay } from './handover/source-relay';
+import type {
+  AuditResult,
+  Difference,
+  DrainedMessage,
+  OpenedMessage,
+  OpenMessage,
+  RunningMessage,
+  SettledMessage,
+  SetupAckMessage,
+  SetupMessage,
+  StateMessage,
+} from './messages';
+import {
+  type DowntimeParts,
+  elapsed,
+  type MigratableGuest,
+  type MigrationOptions,
+  type MigrationPhase,
+  type MigrationResult,
+} from './options';
+import type { PageSender } from './page-sender';
+import { Precopy } from './precopy';
+import type { MigrationOutcome, MigrationRecord } from './record';
+import { Recorder } from './recorder';
+
+const DEAD_AFTER_MS = 10_000;
+
+export class SourceRun {
+  readonly identity = randomBytes(16);
+  readonly #machine = new SourceMachine(this.identity.toString('hex'));
+  readonly #device: VirtioNetDevice;
+  readonly #guest: MigratableGuest;
+  readonly #channel: Channel;
+  readonly #options: MigrationOptions;
+  readonly #recorder: Recorder;
+  readonly #precopy: Precopy;
+  /** What ended it, and whether the channel can still be used to say so. */
+  #cause: unknown = null;
+  #paused = false;
+  #grace: Grace | null = null;
+  /** Once frames pass through this process. */
+  #relay: SourceRelay | null = null;
+  #nonce: Uint8Array | null = null;
+  /** performance.now() at the steps of the switchover. */
+  readonly #at = { paused: 0, stopped: 0, synced: 0, lastPages: 0, ready: 0, running: 0 };
+  #vrings: readonly StoppedRing[] = [];
+
+  constructor(
+    parts: { device: VirtioNetDevice; guest: MigratableGuest },
+    channel: Channel,
+    sender: PageSender,
+    options: MigrationOptions,
+  ) {
+    this.#device = parts.device;
+    this.#guest = parts.guest;
+    this.#channel = channel;
+    this.#options = options;
+    this.#recorder = new Recorder(parts.device.memory, options.onEvent);
+    const { began, event: onEvent } = this.#recorder;
+    this.#precopy = new Precopy({ ...parts, channel, sender, options, began, onEvent });
+  }
+
+  get state(): SourceMachine['state'] {
+    return this.#machine.state;
+  }
+
+  /** Resolves when the destination runs; otherwise throws what became of it. */
+  async migrate(): Promise<MigrationResult> {
+    try {
+      await this.#attempt(() => this.#begin());
+      if (this.state === 'done') return await this.#result();
+      throw this.#outcome();
+    } finally {
+      await this.#precopy.end();
+    }
+  }
+
+  async #begin(): Promise<void> {
+    this.#phase('setup');
+    const differences = await this.compare(false);
+    const fatal = differences.filter((difference) => difference.severity === 'fatal');
+    if (fatal.length > 0) {
+      const list = fatal.map(({ what, source, destination }) => `${what}: ${source} here, ${destination} there`);
+      throw new VhostError('VHOST_ERR_INCOMPATIBLE', `the destination cannot run this device: ${list.join('; ')}`);
+    }
+    await this.#on({ kind: 'agreed', attempt: this.#machine.attempt });
+    if (this.state !== 'precopy') return;
+    this.#phase('precopy');
+    await this.#precopy.run();
+    await this.#on({ kind: 'converged' });
+  }
+
+  /** The first words of both sides. */
+  async compare(dryRun: boolean): Promise<Difference[]> {
+    const device = this.#device;
+    const channel = this.#channel;
+    await channel.greet(this.identity);
+    channel.keepAlive(this.#options.deadAfterMs ?? DEAD_AFTER_MS);
+    const environment = await describeSide(device.backend);
+    this.#recorder.source = environment;
+    const relay = device.running && device.backend.taps !== null && this.#options.handover !== false;
+    const setup: SetupMessage = {
+      regions: device.memory.regions.map(({ gpa, size }) => ({ gpa, size })),
+      features: `0x${device.features.toString(16)}`,
+      pairs: Math.max(1, Math.ceil((device.queues.findLastIndex(({ ready }) => ready) + 1) / 2)),
+      mac: device.mac,
+      mtu: device.mtu,
+      environment,
+      relay,
+      sharedMemory: false,
+      dryRun,
+    };
+    await channel.sendJson(FrameType.SETUP, setup);
+    const ack = await channel.receiveJson<SetupAckMessage>(FrameType.SETUP_ACK);
+    const there = readEnvironment(ack.environment);
+    this.#recorder.destination = there;
+    this.#recorder.differences = ack.differences;
+    if (relay && ack.relay) this.#grace = gracePeriods(there.bootId === environment.bootId);
+    return ack.differences;
+  }
+
+  /** Tells the machine what has happened and does what it says. */
+  async #on(event: SourceEvent): Promise<void> {
+    for (const action of this.#machine.on(event)) {
+      if (!(await this.#attempt(() => this.#do(action)))) return;
+    }
+  }
+
+  /** Answers false when it failed: then the machine knows, and has led elsewhere. */
+  async #attempt(step: () => Promise<void>): Promise<boolean> {
+    try {
+      await step();
+      return true;
+    } catch (error) {
+      this.#cause ??= error;
+      await this.#on(this.#failure(error));
+      return false;
+    }
+  }
+
+  #failure(error: unknown): SourceEvent {
+    const { attempt } = this.#machine;
+    if (this.#channel.peerHasEnded) return { kind: 'ended', attempt };
+    const code = error instanceof VhostError ? error.code : '';
+    // A cancel comes too late there: whatever fails leaves the source without an answer.
+    if (this.state === 'committed') return { kind: 'step-failed' };
+    const kinds: Record<string, SourceLocalKind> = { VHOST_ERR_ABORTED: 'cancel', VHOST_ERR_TIMEOUT: 'timeout' };
+    return { kind: kinds[code] ?? 'step-failed' };
+  }
+
+  #do(action: SourceAction): Promise<void> {
+    return this.#actions[action]();
+  }
+
+  readonly #actions: Readonly<Record<SourceAction, () => Promise<void>>> = {
+    'start-logging': () => this.#precopy.startLogging(),
+    'stop-logging': () => this.#precopy.stopLogging().catch(() => undefined),
+    open: () => this.#open(),
+    pause: () => this.#pause(),
+    'send-state': () => this.#sendState(),
+    'send-go': () => this.#sendGo(),
+    resume: () => this.#resume(),
+    tell: () => this.#tell(),
+    close: async () => this.#channel.close(),
+  };
+
+  /** Whatever takes time is done while the guest still runs: from here on every frame passes here, and the destination keeps what it gets. */
+  async #open(): Promise<void> {
+    const { attempt } = this.#machine;
+    if (this.#grace !== null && this.#device.running) {
+      this.#phase('relay');
+      this.#relay = await SourceRelay.begin(this.#device, this.#grace);
+      const open: OpenMessage = { device: this.#device.outline(), addresses: this.#relay.addresses.list };
+      await this.#channel.sendJson(FrameType.OPEN, open);
+      const { nonce } = await this.#channel.receiveJson<OpenedMessage>(FrameType.OPENED);
+      this.#nonce = Buffer.from(nonce, 'hex');
+      this.#precopy.take();
+      await this.#precopy.round(false);
+      this.#channel.throwIfAborted('opening the relay');
+    }
+    await this.#on({ kind: 'opened', attempt });
+  }
+
+  async #pause(): Promise<void> {
+    this.#phase('switchover');
+    this.#at.paused = performance.now();
+    this.#paused = true;
+    // A change that began before this moment is told of before the last pages; one that begins after it is refused.
+    this.#precopy.freeze();
+    await this.#guest.pause();
+    await this.#device.stop();
+    this.#relay?.collect(this.#sink, this.#nonce!);
+    this.#at.stopped = performance.now();
+    await this.#precopy.endThrottle();
+    this.#vrings = [...this.#device.backend.stoppedRings];
+    await this.#on({ kind: 'stopped' });
+  }
+
+  async #sendState(): Promise<void> {
+    const { faults } = this.#options;
+    // Only now is the log complete: the kernel publishes used entries before it marks the page of the data.
+    if (faults?.next('migration:final-sync') == null) this.#precopy.take();
+    if (faults?.next('migration:last-page') != null) this.#precopy.forgetOne();
+    this.#at.synced = performance.now();
+    await this.#precopy.round(true);
+    this.#at.lastPages = performance.now();
+    const state: StateMessage = {
+      device: this.#device.save(),
+      guest: this.#guest.save(),
+      addresses: this.#relay?.addresses.list ?? this.#device.addresses,
+      vlans: this.#relay?.vlans ?? this.#device.vlans,
+    };
+    await this.#channel.sendJson(FrameType.STATE, state);
+    await this.#channel.receive([FrameType.READY]);
+    this.#phase('ready');
+    this.#channel.throwIfAborted('waiting for GO');
+    this.#at.ready = performance.now();
+    await this.#on({ kind: 'ready', attempt: this.#machine.attempt });
+  }
+
+  async #sendGo(): Promise<void> {
+    this.#channel.commit();
+    this.#phase('commit');
+    await this.#channel.send(FrameType.GO, Buffer.alloc(0));
+    await this.#channel.receiveJson<RunningMessage>(FrameType.RUNNING);
+    this.#at.running = performance.now();
+    this.#phase('running');
+    this.#noteDowntime();
+    await this.#on({ kind: 'running', attempt: this.#machine.attempt });
+  }
+
+  #noteDowntime(): void {
+    const { paused, stopped, synced, lastPages, ready, running } = this.#at;
+    const parts: DowntimeParts = {
+      stop: elapsed(paused, stopped),
+      sync: elapsed(stopped, synced),
+      lastPages: elapsed(synced, lastPages),
+      state: elapsed(lastPages, ready),
+      start: elapsed(ready, running),
+    };
+    this.#recorder.downtimeMs = elapsed(paused, running);
+    this.#recorder.downtimeParts = { ...parts };
+  }
+
+  /** The guest goes on here, first with the frames that were read for it meanwhile. */
+  async #resume(): Promise<void> {
+    this.#relay?.giveBack();
+    if (this.#paused) {
+      if (!this.#device.running) await this.#device.start();
+      this.#guest.resume();
+      this.#paused = false;
+    }
+    await this.#leaveRelay();
+    await this.#on({ kind: 'resumed' });
+  }
+
+  async #leaveRelay(): Promise<void> {
+    const relay = this.#relay;
+    this.#relay = null;
+    await relay?.end();
+  }
+
+  async #tell(): Promise<void> {
+    const cause = this.#cause;
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    const aborted = cause instanceof VhostError && cause.code === 'VHOST_ERR_ABORTED';
+    await this.#channel.sendLast(aborted ? FrameType.CANCEL : FrameType.ERROR, reason);
+    // A failure while the guest runs here: frames need not pass through this process any more.
+    if (!this.#paused) await this.#leaveRelay();
+  }
+
+  readonly #sink: RelaySink = {
+    // What fails to be sent ends the channel, which whoever waits for it is told.
+    frames: (payload) => void this.#channel.send(FrameType.FRAMES, payload).catch(() => undefined),
+    group: (payload) => void this.#channel.send(FrameType.GROUP, payload).catch(() => undefined),
+  };
+
+  /** The destination runs: what fails from here on is the proof, not the migration. */
+  async #result(): Promise<MigrationResult> {
+    const recorder = this.#recorder;
+    recorder.handover = await this.#finishRelay();
+    recorder.audit = await this.#finish().catch(() => null);
+    this.#phase('done');
+    this.#channel.close();
+    const { handover, audit, downtimeMs, differences } = recorder;
+    return {
+      rounds: this.#precopy.rounds,
+      totalMs: elapsed(recorder.began, this.#at.running),
+      downtimeMs,
+      downtimeParts: recorder.downtimeParts as unknown as DowntimeParts,
+      bytes: this.#channel.bytesSent,
+      vrings: [...this.#vrings],
+      differences,
+      handover,
+      audit,
+    };
+  }
+
+  /** The rest of the frames, and both accounts of them. */
+  async #finishRelay(): Promise<HandoverAccount | null> {
+    const relay = this.#relay;
+    if (relay === null) return null;
+    let destination: DestinationAccount | null = null;
+    try {
+      const drained: DrainedMessage = { account: await relay.finish(this.#grace!) };
+      await this.#channel.sendJson(FrameType.DRAINED, drained);
+      destination = (await this.#channel.receiveJson<SettledMessage>(FrameType.SETTLED)).account;
+    } catch {
+      // The destination goes on by itself, and accounts for it.
+    }
+    const { account } = relay;
+    await this.#leaveRelay();
+    return destination === null ? null : compareAccounts(account, destination);
+  }
+
+  /** After RUNNING: this side's memory stands as it was at the stop, so it can still be compared with what the destination began with. */
+  async #finish(): Promise<AuditResult | null> {
+    if (this.#options.audit === false) {
+      await this.#channel.sendJson(FrameType.END, { audit: null });
+      return null;
+    }
+    const mine = await hashPages(this.#device.memory);
+    const frame = await this.#channel.receive([FrameType.AUDIT]);
+    const audit = compareHashes(this.#device.memory, mine, frame);
+    await this.#channel.sendJson(FrameType.END, { audit });
+    return audit;
+  }
+
+  /** What the end of an attempt that did not succeed is called. */
+  #outcome(): unknown {
+    const cause = this.#cause;
+    const why = cause instanceof Error ? cause.message : String(cause);
+    // Should it turn out that the guest does not run there, a start here begins with what was collected for it.
+    if (this.state === 'uncertain' || this.state === 'returned') this.#relay?.giveBack();
+    if (this.state === 'uncertain') {
+      return new VhostError('VHOST_ERR_UNCERTAIN', `GO was sent, but the destination did not say RUNNING: ${why}`, {
+        cause,
+        hint: 'look whether the destination runs the guest; only if it certainly does not, start it here: resolve("here")',
+      });
+    }
+    if (this.state === 'returned') {
+      return new VhostError('VHOST_ERR_RETURNED', `the destination could not start the guest after GO: ${why}`, {
+        cause,
+        hint: 'it runs nowhere, and never will there: start it here by resolve("here")',
+      });
+    }
+    if (this.state === 'stranded') {
+      return new VhostError('VHOST_ERR_MIGRATION', `${why}; and the source could not go on`, {
+        cause,
+        hint: 'the guest is whole here and nobody else has it: start it by resolve("here")',
+      });
+    }
+    return cause;
+  }
+
+  /** An order from outside, where nothing here tells. 'here': the destination certainly does not run the guest and never will. */
+  async resolve(where: 'here' | 'there'): Promise<void> {
+    this.#cause = null;
+    await this.#on({ kind: where === 'here' ? 'resolve-here' : 'resolve-there' });
+    if (this.state === 'stranded') throw this.#cause;
+    if (where === 'there') await this.#leaveRelay();
+  }
+
+  record(): MigrationRecord | null {
+    const { rounds, heat } = this.#precopy;
+    return this.#recorder.record(this.#told(), this.#cause, rounds, heat);
+  }
+
+  #told(): MigrationOutcome {
+    if (this.state === 'done') return 'completed';
+    if (this.state === 'uncertain') return 'uncertain';
+    return this.#cause instanceof VhostError && this.#cause.code === 'VHOST_ERR_ABORTED' ? 'cancelled' : 'failed';
+  }
+
+  #phase(phase: MigrationPhase): void {
+    this.#recorder.event({ kind: 'phase', phase });
+  }
+}
