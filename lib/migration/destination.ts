@@ -8,12 +8,10 @@
  */
 import type { Duplex } from 'node:stream';
 import type { VirtioNetDevice } from '../device/virtio-net-device';
-import { ProtocolError, VhostError } from '../errors';
-import { PAGE_SIZE } from '../memory/address';
+import { VhostError } from '../errors';
 import type { GuestMemory } from '../memory/guest-memory';
-import { PageBitmap } from '../memory/page-bitmap';
-import { ReceivedHashes } from './audit';
-import { Channel, type Frame } from './channel';
+import { encodeHashes } from '../observe/page-audit';
+import { Channel } from './channel';
 import { FRAME_HEADER_SIZE, FrameType } from './frame';
 import type {
   AuditResult,
@@ -25,7 +23,7 @@ import type {
   StateMessage,
 } from './messages';
 import { elapsed, type MigrationOptions, type MigrationPhase } from './options';
-import { applyPages } from './pages';
+import { PageReceiver } from './page-receiver';
 import { validateSetup } from './setup';
 
 /** What the owner of a destination provides: it alone knows taps, backends and guests. */
@@ -136,41 +134,27 @@ class DestinationRun<Guest extends { resume(): void }> {
     return setup;
   }
 
-  async #receivePages(memory: GuestMemory): Promise<ReceivedHashes | null> {
+  /** Hashes of what came, for the audit. */
+  async #receivePages(memory: GuestMemory): Promise<BigUint64Array | null> {
     this.#phase('precopy');
-    const written = new PageBitmap(memory.end / PAGE_SIZE);
-    const hashes = this.options.audit === false ? null : new ReceivedHashes(memory);
-    let inRound = 0;
-    for (;;) {
-      const frame = await this.channel.receive([FrameType.PAGES, FrameType.ROUND_END]);
-      if (frame.type === FrameType.PAGES) {
-        const { pages, round } = applyPages(memory, frame, written, (page, count) =>
-          hashes?.update(page, count, written),
-        );
-        if (round !== this.#rounds)
-          throw new ProtocolError(`PAGES of round ${round}`, frame.offset, `round ${this.#rounds}`);
-        inRound += pages;
-        this.#pages += pages;
-        continue;
+    const receiver = new PageReceiver(memory);
+    try {
+      for (;;) {
+        const frame = await this.channel.receive([FrameType.PAGES, FrameType.ROUND_END]);
+        if (frame.type === FrameType.PAGES) {
+          await receiver.apply(frame);
+          continue;
+        }
+        const end = this.channel.parseJson<RoundEndMessage>(frame);
+        await receiver.endRound(end, frame.offset + FRAME_HEADER_SIZE);
+        if (end.final) return this.options.audit === false ? null : receiver.hashes();
+        await this.channel.sendJson(FrameType.ROUND_ACK, end);
       }
-      const end = this.#checkRoundEnd(frame, inRound);
-      inRound = 0;
-      this.#rounds++;
-      if (end.final) return hashes;
-      await this.channel.sendJson(FrameType.ROUND_ACK, end);
+    } finally {
+      this.#rounds = receiver.round;
+      this.#pages = receiver.moved.pages;
+      receiver.close();
     }
-  }
-
-  #checkRoundEnd(frame: Frame, pages: number): RoundEndMessage {
-    const end = this.channel.parseJson<RoundEndMessage>(frame);
-    if (end.round !== this.#rounds || end.pages !== pages) {
-      throw new ProtocolError(
-        `ROUND_END of round ${end.round} with ${end.pages} pages`,
-        frame.offset + FRAME_HEADER_SIZE,
-        `round ${this.#rounds} with ${pages} pages`,
-      );
-    }
-    return end;
   }
 
   async #build(memory: GuestMemory): Promise<{ device: VirtioNetDevice; guest: Guest }> {
@@ -193,11 +177,11 @@ class DestinationRun<Guest extends { resume(): void }> {
   }
 
   /** The guest runs: nothing that happens to the connection from here on is an error of the migration. */
-  async #finish(hashes: ReceivedHashes | null, startMs: number): Promise<AuditResult | null> {
+  async #finish(hashes: BigUint64Array | null, startMs: number): Promise<AuditResult | null> {
     try {
       const running: RunningMessage = { startMs };
       await this.channel.sendJson(FrameType.RUNNING, running);
-      if (hashes !== null) await this.channel.send(FrameType.AUDIT, hashes.encode());
+      if (hashes !== null) await this.channel.send(FrameType.AUDIT, encodeHashes(hashes));
       const end = await this.channel.receiveJson<{ audit: AuditResult | null }>(FrameType.END);
       return end.audit;
     } catch {

@@ -35,7 +35,8 @@ import {
   type MigrationResult,
   type Round,
 } from './options';
-import { PageSender } from './pages';
+import { ControlPages } from './page-channel';
+import { PageSender } from './page-sender';
 
 export interface MigrationSourceParts {
   device: VirtioNetDevice;
@@ -98,7 +99,7 @@ class SourceRun {
     readonly options: MigrationOptions,
   ) {
     this.#convergence = new Convergence(options.downtimeLimitMs ?? 300, options.maxRounds ?? 30);
-    this.#sender = new PageSender(device.memory, channel);
+    this.#sender = new PageSender(device.memory, [new ControlPages(channel)]);
     this.#bitmap = new PageBitmap(device.memory.end / PAGE_SIZE);
     this.#stopListening = device.memory.onChange(async ({ kind, region }) => {
       if (this.#paused) {
