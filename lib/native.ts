@@ -16,6 +16,10 @@ export type MappingHandle = { readonly [handle]: 'mapping' };
 export type VhostHandle = { readonly [handle]: 'vhost' };
 /** A libuv poll on a descriptor of which it holds a reference. */
 export type PollHandle = { readonly [handle]: 'poll' };
+/** Guest memory for the page part of a migration: holds its mappings and files until it is closed and no call is under way. */
+export type PageStoreHandle = { readonly [handle]: 'page-store' };
+/** One page connection over a stream socket, frame numbers and half-sent frames included. Refers to its descriptor until it is closed. */
+export type PageLinkHandle = { readonly [handle]: 'page-link' };
 /** A negative errno. */
 export type Errno = number;
 /** An unsigned 64-bit value; numbers must be safe integers. */
@@ -210,6 +214,56 @@ export interface NativeAddon {
   pageHashesOf(memory: Uint8Array, out: BigUint64Array, first: number): number;
   /** A 64-bit hash of every 4 KiB page of the mapping's file content, holes as zero pages without allocating them. */
   pageHashes(fd: FdHandle, offset: number, length: number, out: BigUint64Array): Promise<number>;
+
+  // Pages of a migration stream: docs/migration-stream.md, PAGES. Runs are [first page, pages, first page, pages...]; violations are
+  // numbers that lib/migration/page-frame.ts knows: [code, offset in the payload, found, wanted], code 0 for none.
+  /** Regions as [gpa, size, gpa, size...], with the mapping of each and the file behind it. -EINVAL when they overlap or do not fit. */
+  pageStoreCreate(regions: number[], mappings: MappingHandle[], fds: FdHandle[]): PageStoreHandle | Errno;
+  /** Takes over what another store has hashed, of regions that are in both; while no call on either runs. 0 or -errno. */
+  pageStoreKeep(store: PageStoreHandle, before: PageStoreHandle): number;
+  /** A hash for every page, region after region, of what was unpacked; that of a zero page where nothing came. 0 or -EINVAL. */
+  pageStoreHashes(store: PageStoreHandle, out: BigUint64Array): number;
+  /** Idempotent. */
+  pageStoreClose(store: PageStoreHandle): number;
+  /**
+   * Copies pages into a PAGES payload inside of `target` (at least PAGES_MAX_PAYLOAD bytes): answers [where it begins, bytes of its head,
+   * bytes of data, pages, zero pages]. Pages outside of the store are left out. -E2BIG for more than fit one payload.
+   */
+  pagesPack(store: PageStoreHandle, runs: Uint32Array, round: number, target: Uint8Array): number[] | Errno;
+  /**
+   * Checks a payload, then puts it into the store; `decoded` has the data of one that is not plain. Answers [0, pages, zero pages, 0], or a
+   * violation with nothing written. The head's checksum is the caller's.
+   */
+  pagesUnpack(store: PageStoreHandle, payload: Uint8Array, decoded: Uint8Array | null, round: number): number[] | Errno;
+  /** `seed` of the stream's checksums, and the numbers of the next frame each way. The descriptor is a stream socket, blocking or not. */
+  pageLinkCreate(fd: FdHandle, seed: number, nextSent: number, nextReceived: number): PageLinkHandle | Errno;
+  /** Idempotent; a running call ends by itself, within its budget. */
+  pageLinkClose(link: PageLinkHandle): number;
+  /**
+   * Packs and sends `runs`; empty ones go on with those before. Comes back after `budget` bytes, or when the socket takes nothing for 2 ms:
+   * [status, pages, zero pages, bytes], status 0 all sent, 1 budget used up, 2 socket full. -EBUSY while another call is under way.
+   */
+  pageLinkSend(
+    link: PageLinkHandle,
+    store: PageStoreHandle,
+    runs: Uint32Array,
+    round: number,
+    budget: number,
+  ): Promise<number[] | Errno>;
+  /** Queues one frame that is not PAGES, for the next pageLinkSend. -EBUSY while pages are left. */
+  pageLinkFrame(link: PageLinkHandle, type: number, payload: Uint8Array): number;
+  /**
+   * Receives PAGES of `round` into the store, to the same bounds: [status, pages, zero pages, bytes, then a violation, then the number of
+   * the next frame or of the one in question], status 1 budget used up, 2 nothing there, 3 another frame came, 4 the stream ended, 5 a violation.
+   */
+  pageLinkReceive(
+    link: PageLinkHandle,
+    store: PageStoreHandle,
+    round: number,
+    budget: number,
+  ): Promise<number[] | Errno>;
+  /** After status 3 header and payload, as far as the header can be followed; after 4 what came of a frame. */
+  pageLinkTake(link: PageLinkHandle): Uint8Array | Errno;
 
   // Who wrote: PAGEMAP_SCAN (Linux 6.7+)
   /**

@@ -30,6 +30,8 @@ export interface ChannelOptions {
   /** Longest wait for a single frame, and for the peer to take what was written. Milliseconds. */
   timeoutMs?: number;
   signal?: AbortSignal;
+  /** HELLO was exchanged before: checksums begin with this, and frames are counted from 1. */
+  seed?: number;
 }
 
 export interface HelloMessage {
@@ -86,6 +88,11 @@ export class Channel {
     this.#stream = stream;
     this.#timeoutMs = options.timeoutMs ?? 30_000;
     this.#signal = options.signal;
+    if (options.seed !== undefined) {
+      this.#seed = options.seed;
+      this.#sendSequence = 1;
+      this.#receiveSequence = 1;
+    }
     stream.on('error', (error) => {
       this.#streamError ??= error;
       this.#wake();
@@ -464,12 +471,14 @@ export class Channel {
   }
 }
 
-function abortedError(doing: string, reason: unknown): VhostError {
+/** Ended by whoever waits for it. */
+export function abortedError(doing: string, reason: unknown): VhostError {
   const why = reason instanceof Error ? reason.message : String(reason ?? 'aborted');
   return new VhostError('VHOST_ERR_ABORTED', `cancelled while ${doing}: ${why}`);
 }
 
-function peerEnded(type: FrameType, payload: Buffer): VhostError {
+/** What a CANCEL or ERROR of the peer becomes. */
+export function peerEnded(type: FrameType, payload: Buffer): VhostError {
   let reason = 'no reason given';
   try {
     reason = String((JSON.parse(payload.toString('utf8')) as { reason?: unknown }).reason ?? reason);

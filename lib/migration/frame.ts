@@ -1,11 +1,12 @@
 /**
  * Frames of the migration stream: a 20-byte little-endian header, then the payload. docs/migration-stream.md has every byte.
  *
- * The checksum covers header and payload and is seeded with the stream's identity, so that a frame of another run does not pass;
+ * The checksum covers header and payload (of PAGES all but the data, which has hashes of its own) and is seeded with the stream's identity, so that a frame of another run does not pass;
  * the sequence number shows frames that were dropped, doubled or swapped.
  */
 import { crc32 } from 'node:zlib';
 import { ProtocolError } from '../errors';
+import { pagesHeadLength } from './page-layout';
 
 export const STREAM_MAGIC = 0x4d_4e_48_56; // "VHNM" in memory order
 export const STREAM_VERSION = 2;
@@ -35,6 +36,7 @@ export const FrameType = {
   OPENED: 17,
   FRAMES: 18,
   GROUP: 19,
+  LAYOUT_ACK: 20,
   DRAINED: 21,
   KEEPALIVE: 22,
   PAGES_END: 23,
@@ -60,8 +62,9 @@ export function streamSeed(identity: Uint8Array): number {
   return crc32(identity);
 }
 
-function checksumOf(header: Uint8Array, payload: Uint8Array, seed: number): number {
-  return crc32(payload, crc32(header.subarray(0, FRAME_HEADER_SIZE - 4), seed));
+function checksumOf(type: FrameType, header: Uint8Array, payload: Uint8Array, seed: number): number {
+  const covered = type === FrameType.PAGES ? payload.subarray(0, pagesHeadLength(payload)) : payload;
+  return crc32(covered, crc32(header.subarray(0, FRAME_HEADER_SIZE - 4), seed));
 }
 
 /** The header of a frame; its checksum is computed over what is given here, so the payload must not change afterwards. */
@@ -72,7 +75,7 @@ export function encodeFrameHeader(type: FrameType, sequence: number, payload: Ui
   header.writeUInt16LE(0, 6);
   header.writeUInt32LE(sequence, 8);
   header.writeUInt32LE(payload.byteLength, 12);
-  header.writeUInt32LE(checksumOf(header, payload, seed), 16);
+  header.writeUInt32LE(checksumOf(type, header, payload, seed), 16);
   return header;
 }
 
@@ -112,7 +115,7 @@ export function verifyFrame(
   seed: number,
   offset: number,
 ): void {
-  const actual = checksumOf(rawHeader, payload, seed);
+  const actual = checksumOf(header.type, rawHeader, payload, seed);
   if (actual !== header.checksum) {
     throw new ProtocolError(
       `${frameName(header.type)} (frame ${header.sequence}, ${header.length} bytes) has checksum 0x${header.checksum.toString(16)}`,

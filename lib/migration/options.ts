@@ -59,6 +59,8 @@ export type MigrationEvent =
   | { kind: 'decision'; action: ConvergenceDecision['action']; reason: string; estimateMs: number | null };
 
 export interface MigrationOptions extends AnnounceOptions, ConvergenceOptions {
+  /** Bytes a second, over all connections together. Default 0, no limit. */
+  maxBandwidth?: number;
   /** Longest wait for the peer at any one step. Milliseconds, default 30,000. */
   timeoutMs?: number;
   /** Ends the migration; before GO the source runs on as before. */

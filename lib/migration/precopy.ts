@@ -14,7 +14,7 @@ import { Convergence, type ConvergenceDecision } from './convergence';
 import { FrameType } from './frame';
 import { HeatMap } from './heat-map';
 import { LayoutChanges } from './layout-changes';
-import type { RoundEndMessage } from './messages';
+import type { LayoutMessage, RoundEndMessage } from './messages';
 import { elapsed, type MigratableGuest, type MigrationEvent, type MigrationOptions, type Round } from './options';
 import type { PageSender } from './page-sender';
 import { ReceiveThrottle } from './throttle';
@@ -128,7 +128,7 @@ export class Precopy {
     const { channel, device, sender, began, onEvent } = this.#parts;
     const startMs = elapsed(began);
     const started = performance.now();
-    for (const { page, pages } of await this.#layout.tell((message) => channel.sendJson(FrameType.LAYOUT, message))) {
+    for (const { page, pages } of await this.#layout.tell((message) => this.#tellLayout(message))) {
       this.#bitmap.setRange(page, pages);
     }
     const sending = this.#bitmap;
@@ -140,7 +140,7 @@ export class Precopy {
     const hotCount = this.#hot(sending);
     const sent = await sender.send(sending, round, {
       hot,
-      onProgress: (pages, bytes) => onEvent({ kind: 'progress', round, pages, bytes }),
+      onProgress: ({ pages, bytes }) => onEvent({ kind: 'progress', round, pages, bytes }),
     });
     const end: RoundEndMessage = { round, pages: sent.pages, final };
     const asked = performance.now();
@@ -158,6 +158,13 @@ export class Precopy {
     this.rounds.push(result);
     onEvent({ kind: 'round', round: { ...result } });
     return result;
+  }
+
+  /** Answered: pages of a region that comes may travel on other connections. */
+  async #tellLayout(message: LayoutMessage): Promise<void> {
+    const { channel } = this.#parts;
+    await channel.sendJson(FrameType.LAYOUT, message);
+    await channel.receive([FrameType.LAYOUT_ACK]);
   }
 
   /** Every bit is cleared before its page is read, so a page written meanwhile is marked again and sent in a later round. */

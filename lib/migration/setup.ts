@@ -3,7 +3,7 @@ import { ProtocolError } from '../errors';
 import { VLANS } from '../net/receive-filter';
 import { readEnvironment } from './environment';
 import { isObject } from './json';
-import type { SetupMessage } from './messages';
+import type { LayoutMessage, SetupMessage } from './messages';
 
 const MAX_REGIONS = 4096;
 
@@ -62,4 +62,18 @@ export function validateVlans(value: unknown, offset: number): number[] {
     value.every((vlan) => Number.isInteger(vlan) && vlan >= 0 && vlan < VLANS);
   if (!good) throw new ProtocolError('VLANs of the guest', offset, `a list of numbers from 0 to ${VLANS - 1}`);
   return value as number[];
+}
+
+export function validateLayout(value: unknown, offset: number): LayoutMessage {
+  const change = isObject(value) ? value : {};
+  const { kind, gpa, size } = change;
+  if (kind !== 'add' && kind !== 'remove') {
+    throw new ProtocolError(`LAYOUT of kind ${JSON.stringify(kind)}`, offset, 'add or remove');
+  }
+  for (const number of [gpa, size]) {
+    if (!Number.isSafeInteger(number) || (number as number) < 0) {
+      throw new ProtocolError(`LAYOUT with ${JSON.stringify(number)}`, offset, 'safe integers');
+    }
+  }
+  return { kind, gpa: gpa as number, size: size as number };
 }

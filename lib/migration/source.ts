@@ -8,7 +8,8 @@ import { VhostError } from '../errors';
 import { Channel } from './channel';
 import type { Difference } from './messages';
 import type { MigratableGuest, MigrationOptions, MigrationResult } from './options';
-import { PageSender } from './page-sender';
+import { ControlPages } from './page-channel';
+import { PageSender, type PageSenderOptions } from './page-sender';
 import type { MigrationRecord } from './record';
 import { SourceRun } from './source-run';
 
@@ -57,7 +58,7 @@ export class MigrationSource {
       ...(timeoutMs === undefined ? {} : { timeoutMs }),
       ...(signal === undefined ? {} : { signal }),
     });
-    const sender = new PageSender(this.#parts.device.memory, channel);
+    const sender = new PageSender(this.#parts.device.memory, [new ControlPages(channel)], senderOptions(this.#options));
     const run = new SourceRun(this.#parts, channel, sender, this.#options);
     this.#run = run;
     return { channel, run };
@@ -76,4 +77,8 @@ export class MigrationSource {
   get record(): MigrationRecord | null {
     return this.#run?.record() ?? null;
   }
+}
+
+function senderOptions({ signal, maxBandwidth }: MigrationOptions): PageSenderOptions {
+  return { ...(signal === undefined ? {} : { signal }), ...(maxBandwidth === undefined ? {} : { maxBandwidth }) };
 }

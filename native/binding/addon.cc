@@ -7,7 +7,8 @@ namespace {
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   for (auto define :
-       {DefineDescriptors, DefineMemory, DefinePages, DefinePoll, DefineTap, DefineTime, DefineVhost, DefineVring}) {
+       {DefineDescriptors, DefineMemory, DefinePages, DefinePageStream, DefinePoll, DefineTap, DefineTime, DefineVhost,
+        DefineVring}) {
     define(env, exports);
   }
   return exports;

@@ -134,24 +134,33 @@ std::vector<uint64_t> Args::U64List(const char* name) {
   return words;
 }
 
-std::vector<std::shared_ptr<Mapping>> Args::Mappings(const char* name) {
+template <typename T, typename Item>
+std::vector<Item> Args::Handles(const char* name, const char* wanted, Item T::*pick) {
   napi_value list = Next();
   const uint32_t length = ListLength(list, name);
-  std::vector<std::shared_ptr<Mapping>> mappings;
+  std::vector<Item> items;
   for (uint32_t i = 0; i < length && !failed_; i++) {
     napi_value element;
     if (napi_get_element(env_, list, i, &element) != napi_ok) {
       failed_ = true;
       return {};
     }
-    auto* handle = GetHandle<MappingHandle>(env_, element);
+    auto* handle = GetHandle<T>(env_, element);
     if (handle == nullptr) {
-      TypeError(name, "array of mapping handles");
+      TypeError(name, wanted);
       return {};
     }
-    mappings.push_back(handle->mapping);
+    items.push_back(handle->*pick);
   }
-  return mappings;
+  return items;
+}
+
+std::vector<std::shared_ptr<Mapping>> Args::Mappings(const char* name) {
+  return Handles(name, "array of mapping handles", &MappingHandle::mapping);
+}
+
+std::vector<std::shared_ptr<OpenFile>> Args::Files(const char* name) {
+  return Handles(name, "array of descriptor handles", &FdHandle::file);
 }
 
 napi_value ToNumber(napi_env env, int64_t value) {

@@ -15,7 +15,9 @@ const FIRST_IS_NO_HANDLE = [
   'vhostAdopt',
   'tapOpen',
   'netdevIoctl',
+  'pageStoreCreate',
 ];
+const SECOND_IS_HANDLE = ['pageLinkSend', 'pageLinkReceive'];
 const FIRST_IS_ARRAY = ['bitmapCount', 'bitmapIndexes', 'rangeIsZero', 'pageHashesOf'];
 
 const wrongType = expect.objectContaining({ code: 'ERR_INVALID_ARG_TYPE' });
@@ -44,7 +46,9 @@ describe('every function refuses wrong types before it does anything', () => {
       const memory = makeMemory(1);
       const poll = ok(native().pollStart(ok(native().eventFdCreate(0, 0)), 1, () => {}));
       const vhost = ok(native().vhostAdopt(native().fdNumber(ok(native().fdDup(memory.fd)))));
-      const handles: Record<string, unknown> = { fd: memory.fd, mapping: memory.mapping, poll, vhost };
+      const store = ok(native().pageStoreCreate([0, PAGE], [memory.mapping], [memory.fd]));
+      const link = ok(native().pageLinkCreate(memory.fd, 0, 1, 1));
+      const handles: Record<string, unknown> = { fd: memory.fd, mapping: memory.mapping, poll, vhost, store, link };
       const refused = Object.values(handles).filter((handle) => {
         try {
           addon[name]?.(handle);
@@ -53,7 +57,7 @@ describe('every function refuses wrong types before it does anything', () => {
           return (error as { message: string }).message.includes('handle');
         }
       });
-      expect(refused.length).toBe(3);
+      expect(refused.length).toBe(SECOND_IS_HANDLE.includes(name) ? 6 : 5);
       native().pollStop(poll);
       freeMemory(memory);
     },

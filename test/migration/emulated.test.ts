@@ -7,6 +7,9 @@ import type { Guest } from '../../lib/guest/guest';
 import { GuestMemory } from '../../lib/memory/guest-memory';
 import { Channel } from '../../lib/migration/channel';
 import { FrameType } from '../../lib/migration/frame';
+import { PageBitmap } from '../../lib/memory/page-bitmap';
+import { ControlPages } from '../../lib/migration/page-channel';
+import { PageSender } from '../../lib/migration/page-sender';
 import type { AuditResult } from '../../lib/migration/messages';
 import type { MigrationEvent, MigrationPhase } from '../../lib/migration/options';
 import { native } from '../../lib/native';
@@ -113,22 +116,48 @@ describe('planted faults are found', () => {
   });
 });
 
-test('memory added in the middle ends the migration before GO, the next one takes it along', async () => {
+describe('memory that changes during the rounds goes along', () => {
   const at = 0x1_0000_0000;
-  const host = there.host();
-  // The source has told of its regions; the answer comes after there is one more.
-  host.compare = async () => {
-    await machine.memory.addRegion({ gpa: at, size: 1 << 20 });
-    return [];
-  };
-  await expect(rig.migrate(machine, there, { host })).rejects.toMatchObject({ code: 'VHOST_ERR_MIGRATION' });
-  expect(machine.device.running).toBe(true);
-  await rig.flows(machine);
-  machine.memory.write(at, Uint8Array.of(1, 2, 3));
-  const { result, machine: moved } = await rig.migrate(machine, there);
-  expect(result.audit).toMatchObject({ differing: 0, total: MEMORY / 4096 + 256 });
-  expect([...moved.memory.read(at, 3)]).toEqual([1, 2, 3]);
-  await rig.flows(moved);
+  const size = 1 << 20;
+
+  test('a region is added, used, and later removed', async () => {
+    const host = there.host();
+    // The source has told of its regions; the answer comes after there is one more.
+    host.compare = async () => {
+      await machine.memory.addRegion({ gpa: at, size });
+      machine.memory.write(at, Uint8Array.of(1, 2, 3));
+      return [];
+    };
+    const { result, machine: moved } = await rig.migrate(machine, there, { host });
+    expect(result.audit).toMatchObject({ differing: 0, total: MEMORY / 4096 + size / 4096 });
+    expect([...moved.memory.read(at, 3)]).toEqual([1, 2, 3]);
+    await rig.flows(moved);
+
+    const back = here.host();
+    let removed: Promise<void> | null = null;
+    back.compare = async () => {
+      // It goes between two rounds, so this waits until the rounds have begun.
+      removed = moved.memory.removeRegion(at);
+      return [];
+    };
+    const { result: second, machine: returned } = await rig.migrate(moved, here, { host: back });
+    await removed;
+    expect(second.audit).toMatchObject({ differing: 0, total: MEMORY / 4096 });
+    expect(returned.memory.regions).toHaveLength(1);
+    await rig.flows(returned);
+  });
+
+  test('while the guest is handed over it does not', async () => {
+    let refused: Promise<unknown> | null = null;
+    const onEvent = (event: MigrationEvent): void => {
+      if (event.kind !== 'phase' || event.phase !== 'ready') return;
+      refused = machine.memory.addRegion({ gpa: at, size }).catch((error: unknown) => error);
+    };
+    const { result, machine: moved } = await rig.migrate(machine, there, { source: { onEvent } });
+    expect(await refused).toMatchObject({ code: 'VHOST_ERR_STATE' });
+    expect(result.audit).toMatchObject({ differing: 0, total: MEMORY / 4096 });
+    await rig.flows(moved);
+  });
 });
 
 /** Runs one migration that must fail, and what must be true of the source afterwards: running, logging off, ready for the next. */
@@ -314,15 +343,10 @@ async function playSource(channel: Channel): Promise<void> {
   await channel.receive([FrameType.SETUP_ACK]);
   const copy = GuestMemory.create([{ gpa: 0, size: MEMORY }]);
   copy.write(0x10_0000, memory.read(0x10_0000, 0x30_0000));
-  const payload = Buffer.alloc(16 + 0x30_0000);
-  payload.writeUInt32LE(0, 0);
-  payload.writeUInt32LE(1, 4);
-  payload.writeUInt32LE(0x100, 8);
-  payload.writeUInt16LE(0x300, 12);
-  payload.writeUInt16LE(1, 14);
-  payload.set(copy.view(0x10_0000, 0x30_0000), 16);
+  const bitmap = new PageBitmap(MEMORY / 4096);
+  bitmap.setRange(0x100, 0x300);
+  await new PageSender(copy, [new ControlPages(channel)]).send(bitmap, 0);
   copy.close();
-  await channel.send(FrameType.PAGES, payload);
   await channel.sendJson(FrameType.ROUND_END, { round: 0, pages: 0x300, final: true });
   await channel.sendJson(FrameType.STATE, {
     device: {

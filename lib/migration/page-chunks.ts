@@ -1,0 +1,65 @@
+/** Cuts the pages of a round into chunks that a connection takes one at a time; pages that will be dirty again at once come last. */
+import { PAGE_SIZE } from '../memory/address';
+import type { GuestMemory } from '../memory/guest-memory';
+import { PageBitmap } from '../memory/page-bitmap';
+
+interface Run {
+  page: number;
+  pages: number;
+}
+
+export class PageChunks {
+  readonly #runs: Iterator<Run>;
+  /** What is left of the run that the last chunk ended in. */
+  #rest: Run = { page: 0, pages: 0 };
+
+  /** `bitmap` is read as it goes, and must not change; pages outside of memory's regions are left out. */
+  constructor(memory: GuestMemory, bitmap: PageBitmap, hot?: PageBitmap) {
+    const regions = memory.regions.map(({ gpa, end }) => ({ first: gpa / PAGE_SIZE, end: end / PAGE_SIZE }));
+    this.#runs = runsOf(regions, hot === undefined ? [bitmap] : divide(bitmap, hot));
+  }
+
+  /** The next pages, at most `most`, as [first page, pages, first page, pages...]; null when there are none left. */
+  next(most: number): Uint32Array | null {
+    const pairs: number[] = [];
+    for (let left = most; left > 0; ) {
+      if (this.#rest.pages === 0) {
+        const { done, value } = this.#runs.next();
+        if (done === true) break;
+        this.#rest = value as Run;
+      }
+      const { page } = this.#rest;
+      const pages = Math.min(left, this.#rest.pages);
+      pairs.push(page, pages);
+      this.#rest = { page: page + pages, pages: this.#rest.pages - pages };
+      left -= pages;
+    }
+    return pairs.length === 0 ? null : Uint32Array.from(pairs);
+  }
+}
+
+function* runsOf(regions: readonly { first: number; end: number }[], bitmaps: readonly PageBitmap[]): Generator<Run> {
+  for (const bitmap of bitmaps) {
+    let at = 0;
+    for (const range of bitmap.ranges()) {
+      const end = range.page + range.pages;
+      while (at < regions.length && regions[at]!.end <= range.page) at++;
+      for (let index = at; index < regions.length && regions[index]!.first < end; index++) {
+        const page = Math.max(range.page, regions[index]!.first);
+        yield { page, pages: Math.min(end, regions[index]!.end) - page };
+      }
+    }
+  }
+}
+
+/** The pages that are not hot, and those that are. */
+function divide(bitmap: PageBitmap, hot: PageBitmap): [cold: PageBitmap, hot: PageBitmap] {
+  const parts: [PageBitmap, PageBitmap] = [new PageBitmap(bitmap.pages), new PageBitmap(bitmap.pages)];
+  const [cold, warm] = parts;
+  bitmap.u32.forEach((word, at) => {
+    const both = word & (hot.u32[at] ?? 0);
+    warm.u32[at] = both;
+    cold.u32[at] = word & ~both;
+  });
+  return parts;
+}
