@@ -65,6 +65,7 @@ export class Channel {
   #failure: Error | undefined;
   #streamError: Error | undefined;
   #ended = false;
+  #closed = false;
   readonly #waiters = new Set<() => void>();
   readonly #handlers = new Map<FrameType, (frame: Frame) => void>();
   /** Read and not yet asked for. */
@@ -382,8 +383,10 @@ export class Channel {
     });
   }
 
-  /** Ends this side; what the peer still sends is thrown away, and a peer that does not end its side is not waited for. */
+  /** Ends this side; what the peer still sends is thrown away, and a peer that does not end its side is not waited for. Idempotent. */
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     if (this.#keepAlive !== null) clearInterval(this.#keepAlive);
     this.#pumping = false;
     if (!this.#stream.writable) {

@@ -19,6 +19,7 @@ export class LayoutChanges {
   readonly #onGrown: (end: number) => void;
   #pending: Pending[] = [];
   #frozen = false;
+  #refused: GuestRegion | null = null;
   #over = false;
   readonly #stopListening: () => void;
 
@@ -32,6 +33,9 @@ export class LayoutChanges {
   async #changed(kind: 'add' | 'remove', region: GuestRegion): Promise<void> {
     if (this.#over) return;
     if (this.#frozen) {
+      // What is refused is undone with whoever was told, this one too.
+      if (this.#refused === region) return;
+      this.#refused = region;
       throw new VhostError('VHOST_ERR_STATE', 'guest memory cannot change while the guest is handed over');
     }
     const { gpa, size } = region;

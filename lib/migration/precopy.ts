@@ -78,7 +78,8 @@ export class Precopy {
       const decision = this.#decide(sent);
       channel.throwIfAborted('pre-copy');
       if (decision.action === 'switchover') return decision;
-      if (decision.action === 'cancel') throw new VhostError('VHOST_ERR_MIGRATION', `pre-copy does not converge: ${decision.reason}`);
+      if (decision.action === 'cancel')
+        throw new VhostError('VHOST_ERR_MIGRATION', `pre-copy does not converge: ${decision.reason}`);
       if (decision.action === 'throttle') {
         this.#throttle ??= new ReceiveThrottle(device);
         this.#throttle.increase();

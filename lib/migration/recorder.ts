@@ -1,9 +1,9 @@
 /** Keeps what a migration tells while it goes on, for the record of it. */
 import type { GuestMemory } from '../memory/guest-memory';
 import type { SideEnvironment } from './environment';
+import type { HandoverAccount } from './handover/account';
 import type { HeatMap } from './heat-map';
 import type { AuditResult, Difference } from './messages';
-import type { HandoverAccount } from './handover/account';
 import { elapsed, type MigrationEvent, type MigrationPhase, type Round } from './options';
 import type { MigrationOutcome, MigrationRecord, RateSample, SwitchoverDecision } from './record';
 import { RECORD_VERSION } from './record';

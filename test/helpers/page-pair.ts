@@ -1,16 +1,12 @@
 /** Two ends of page connections on UNIX sockets, and memories to move between them. */
 import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer, connect, type Server, type Socket } from 'node:net';
+import { connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { check } from '../../lib/errors';
 import { GuestMemory } from '../../lib/memory/guest-memory';
 import { PageBitmap } from '../../lib/memory/page-bitmap';
-import {
-  type PageConnection,
-  type PageConnectionOptions,
-  pageConnection,
-} from '../../lib/migration/page-connection';
+import { type PageConnection, type PageConnectionOptions, pageConnection } from '../../lib/migration/page-connection';
 import { type FdHandle, native } from '../../lib/native';
 
 export const PAGE = 4096;

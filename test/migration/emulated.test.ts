@@ -5,13 +5,13 @@ import type { Duplex } from 'node:stream';
 import { EmulatedBackend } from '../../lib/backend/emulated';
 import type { Guest } from '../../lib/guest/guest';
 import { GuestMemory } from '../../lib/memory/guest-memory';
+import { PageBitmap } from '../../lib/memory/page-bitmap';
 import { Channel } from '../../lib/migration/channel';
 import { FrameType } from '../../lib/migration/frame';
-import { PageBitmap } from '../../lib/memory/page-bitmap';
-import { ControlPages } from '../../lib/migration/page-channel';
-import { PageSender } from '../../lib/migration/page-sender';
 import type { AuditResult } from '../../lib/migration/messages';
 import type { MigrationEvent, MigrationPhase } from '../../lib/migration/options';
+import { ControlPages } from '../../lib/migration/page-channel';
+import { PageSender } from '../../lib/migration/page-sender';
 import { native } from '../../lib/native';
 import { explainPage } from '../../lib/observe/page-audit';
 import { FaultPlan } from '../../lib/trace/fault-plan';
@@ -150,7 +150,7 @@ describe('memory that changes during the rounds goes along', () => {
   test('while the guest is handed over it does not', async () => {
     let refused: Promise<unknown> | null = null;
     const onEvent = (event: MigrationEvent): void => {
-      if (event.kind !== 'phase' || event.phase !== 'ready') return;
+      if (event.kind !== 'phase' || event.phase !== 'switchover') return;
       refused = machine.memory.addRegion({ gpa: at, size }).catch((error: unknown) => error);
     };
     const { result, machine: moved } = await rig.migrate(machine, there, { source: { onEvent } });
