@@ -6,8 +6,8 @@ namespace vhost_net::binding {
 namespace {
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
-  for (auto define :
-       {DefineDescriptors, DefineMemory, DefinePages, DefinePoll, DefineTap, DefineTime, DefineVhost, DefineVring}) {
+  for (auto define : {DefineDescriptors, DefineMemory, DefinePages, DefinePoll, DefineSocket, DefineTap, DefineTime,
+                      DefineVhost, DefineVring}) {
     define(env, exports);
   }
   return exports;

@@ -134,24 +134,34 @@ std::vector<uint64_t> Args::U64List(const char* name) {
   return words;
 }
 
-std::vector<std::shared_ptr<Mapping>> Args::Mappings(const char* name) {
+template <typename T, typename Take>
+auto Args::HandleList(const char* name, const char* wanted, Take take) {
   napi_value list = Next();
   const uint32_t length = ListLength(list, name);
-  std::vector<std::shared_ptr<Mapping>> mappings;
+  std::vector<decltype(take(std::declval<T*>()))> taken;
   for (uint32_t i = 0; i < length && !failed_; i++) {
     napi_value element;
     if (napi_get_element(env_, list, i, &element) != napi_ok) {
       failed_ = true;
-      return {};
+      return decltype(taken)();
     }
-    auto* handle = GetHandle<MappingHandle>(env_, element);
+    auto* handle = GetHandle<T>(env_, element);
     if (handle == nullptr) {
-      TypeError(name, "array of mapping handles");
-      return {};
+      TypeError(name, wanted);
+      return decltype(taken)();
     }
-    mappings.push_back(handle->mapping);
+    taken.push_back(take(handle));
   }
-  return mappings;
+  return taken;
+}
+
+std::vector<std::shared_ptr<Mapping>> Args::Mappings(const char* name) {
+  return HandleList<MappingHandle>(name, "array of mapping handles",
+                                   [](MappingHandle* handle) { return handle->mapping; });
+}
+
+std::vector<std::shared_ptr<OpenFile>> Args::Files(const char* name) {
+  return HandleList<FdHandle>(name, "array of descriptor handles", [](FdHandle* handle) { return handle->file; });
 }
 
 napi_value ToNumber(napi_env env, int64_t value) {

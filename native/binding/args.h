@@ -64,6 +64,8 @@ class Args {
   std::vector<uint64_t> U64List(const char* name);
   /// A closed mapping is a null entry.
   std::vector<std::shared_ptr<Mapping>> Mappings(const char* name);
+  /// A closed descriptor is a null entry.
+  std::vector<std::shared_ptr<OpenFile>> Files(const char* name);
 
   /// For rules that span several arguments.
   void RangeError(const char* name, const char* rule);
@@ -75,6 +77,8 @@ class Args {
   double Number(napi_value value, const char* name, double least, double most);
   uint64_t ToU64(napi_value value, const char* name);
   uint32_t ListLength(napi_value list, const char* name);
+  template <typename T, typename Take>
+  auto HandleList(const char* name, const char* wanted, Take take);
 
   template <typename T>
   View<T> TypedArray(const char* name, napi_typedarray_type wanted, const char* type_name) {
@@ -114,6 +118,7 @@ void DefineDescriptors(napi_env env, napi_value exports);
 void DefineMemory(napi_env env, napi_value exports);
 void DefinePages(napi_env env, napi_value exports);
 void DefinePoll(napi_env env, napi_value exports);
+void DefineSocket(napi_env env, napi_value exports);
 void DefineTap(napi_env env, napi_value exports);
 void DefineTime(napi_env env, napi_value exports);
 void DefineVhost(napi_env env, napi_value exports);
