@@ -19,7 +19,7 @@ export async function bindUnix(path: string, netns: string | null, backlog: numb
   const socket = await StreamSocket.create(so.AF_UNIX, netns);
   try {
     if (path.startsWith('@')) {
-      socket.bind({ host: path, port: 0 });
+      bindAbstract(socket, path);
       socket.listen(backlog);
       return { socket, remove: () => undefined };
     }
@@ -45,6 +45,18 @@ export async function bindUnix(path: string, netns: string | null, backlog: numb
   }
 }
 
+const LISTENING = 'somebody listens there: end that process, or choose another name';
+
+/** Abstract names go with the last descriptor of their socket: one that is taken has a living owner. */
+function bindAbstract(socket: StreamSocket, name: string): void {
+  try {
+    socket.bind({ host: name, port: 0 });
+  } catch (error) {
+    if (error instanceof VhostError && error.code === 'EADDRINUSE') throw inUse(name, error, LISTENING);
+    throw error;
+  }
+}
+
 async function bindFile(socket: StreamSocket, path: string, netns: string | null): Promise<void> {
   try {
     socket.bind({ host: path, port: 0 });
@@ -53,8 +65,7 @@ async function bindFile(socket: StreamSocket, path: string, netns: string | null
     if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === false) {
       throw inUse(path, error, 'it exists and is no socket: choose another path or remove it');
     }
-    if (await answers(path, netns))
-      throw inUse(path, error, 'somebody listens there: end that process, or choose another path');
+    if (await answers(path, netns)) throw inUse(path, error, LISTENING);
     unlinkSync(path);
     socket.bind({ host: path, port: 0 });
   }

@@ -5,7 +5,7 @@ import { freeMemory, makeMemory, ok, PAGE } from './support';
 
 type Loose = Record<string, (...args: unknown[]) => unknown>;
 const addon = native() as unknown as Loose;
-const WITHOUT_ARGUMENTS = ['mappingsLive', 'membarrier', 'monotonicMicros'];
+const WITHOUT_ARGUMENTS = ['mappingsLive', 'membarrier', 'monotonicMicros', 'socketPair'];
 const FIRST_IS_NO_HANDLE = [
   'fdAdopt',
   'fdOpen',
@@ -15,6 +15,7 @@ const FIRST_IS_NO_HANDLE = [
   'vhostAdopt',
   'tapOpen',
   'netdevIoctl',
+  'socketCreate',
 ];
 const FIRST_IS_ARRAY = ['bitmapCount', 'bitmapIndexes', 'rangeIsZero', 'pageHashesOf'];
 
