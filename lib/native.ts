@@ -88,12 +88,12 @@ export interface NativeAddon {
   pollStop(poll: PollHandle): void;
   pollRef(poll: PollHandle, ref: boolean): void;
 
-  // Stream sockets
+  // Sockets
   /**
-   * A non-blocking stream socket of AF_UNIX, AF_INET or AF_INET6 that belongs to the network namespace at `netns` (null: this
-   * process's own).
+   * A non-blocking socket of AF_UNIX, AF_INET or AF_INET6 and a type such as SOCK_STREAM, which belongs to the network namespace at
+   * `netns` (null: this process's own).
    */
-  socketCreate(netns: string | null, family: number): Promise<FdHandle | Errno>;
+  socketCreate(netns: string | null, family: number, type: number): Promise<FdHandle | Errno>;
   /** Two AF_UNIX sockets that are connected with each other. */
   socketPair(): [FdHandle, FdHandle] | Errno;
   /**

@@ -1,8 +1,11 @@
-/** Stream sockets: asm-generic/socket.h, linux/in.h, linux/tcp.h, linux/un.h, linux/fcntl.h of include/uapi, and include/net/scm.h. */
+/** Sockets: asm-generic/socket.h, linux/net.h, linux/in.h, linux/tcp.h, linux/un.h, linux/fcntl.h of include/uapi, and include/net/scm.h. */
 
 export const AF_UNIX = 1;
 export const AF_INET = 2;
 export const AF_INET6 = 10;
+
+export const SOCK_STREAM = 1;
+export const SOCK_DGRAM = 2;
 
 export const SOL_SOCKET = 1;
 export const SO_REUSEADDR = 2;

@@ -4,7 +4,7 @@
  */
 import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
-import { AF_UNIX, SO_DOMAIN, SO_ERROR, SOL_SOCKET } from '../constants/socket';
+import { AF_UNIX, SO_DOMAIN, SO_ERROR, SOCK_STREAM, SOL_SOCKET } from '../constants/socket';
 import { check, closedError, systemError } from '../errors';
 import { type FdHandle, native, type PollHandle } from '../native';
 import type { WaitLimits } from './wait-limits';
@@ -46,9 +46,10 @@ export class StreamSocket {
   }
 
   /** @param family AF_UNIX, AF_INET or AF_INET6. @param netns path of the network namespace that it belongs to; null for this process's. */
-  static async create(family: number, netns: string | null): Promise<StreamSocket> {
-    const path = netns ?? undefined;
-    return new StreamSocket(check<FdHandle>(await native().socketCreate(netns, family), 'socket', path));
+  static async create(family: number, netns: string | null, type = SOCK_STREAM): Promise<StreamSocket> {
+    return new StreamSocket(
+      check<FdHandle>(await native().socketCreate(netns, family, type), 'socket', netns ?? undefined),
+    );
   }
 
   /** Two that are connected with each other. */

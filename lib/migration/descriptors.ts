@@ -7,7 +7,7 @@
  * bytes, each of which brings up to 250 more.
  */
 import { check, invalidArgument, ProtocolError, systemError, VhostError } from '../errors';
-import { READABLE, WRITABLE, whenReady } from '../host/socket';
+import { READABLE, StreamSocket, WRITABLE, whenReady } from '../host/socket';
 import { WaitLimits, type WaitOptions } from '../host/wait-limits';
 import { type FdHandle, native } from '../native';
 import { type Connection, SocketConnection } from './connection';
@@ -154,19 +154,18 @@ function noNumbers(): VhostError {
 }
 
 function descriptorOf(over: Connection | FdHandle, doing: 'send' | 'receive'): FdHandle {
-  if (!isConnection(over)) return over;
-  const fd = over.fd;
+  const peer = isConnection(over) ? over.peer : 'that descriptor';
+  const fd = isConnection(over) ? over.fd : over;
   if (fd === null) {
-    throw new VhostError('VHOST_ERR_STATE', `the connection with ${over.peer} cannot carry descriptors`, {
+    throw new VhostError('VHOST_ERR_STATE', `the connection with ${peer} cannot carry descriptors`, {
       hint: 'it must be an open UNIX connection without TLS',
     });
   }
-  if (!over.peer.startsWith('unix:'))
-    throw invalidArgument(`descriptors cannot be passed over ${over.peer}`, 'use a UNIX socket');
-  const streaming = over instanceof SocketConnection && over.streaming;
+  if (!new StreamSocket(fd).isUnix)
+    throw invalidArgument(`descriptors cannot be passed over ${peer}`, 'use a UNIX socket');
   // The stream would read the bytes, and the kernel throw away the descriptors that came with them.
-  if (streaming && (doing === 'receive' || over.stream.writableLength > 0)) {
-    throw new VhostError('VHOST_ERR_STATE', `cannot ${doing} descriptors while the stream of ${over.peer} is in use`, {
+  if (over instanceof SocketConnection && over.streaming && (doing === 'receive' || over.stream.writableLength > 0)) {
+    throw new VhostError('VHOST_ERR_STATE', `cannot ${doing} descriptors while the stream of ${peer} is in use`, {
       hint: 'take the descriptor with takeFd() first; connectionOver() makes a connection of it again',
     });
   }

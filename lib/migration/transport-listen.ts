@@ -1,5 +1,5 @@
 /** Listening sockets: binding them, a UNIX name that a dead listener left behind, and taking connections as they come. */
-import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
+import { chmodSync, lstatSync, rmSync, unlinkSync } from 'node:fs';
 import * as so from '../constants/socket';
 import { check, VhostError } from '../errors';
 import { READABLE, StreamSocket } from '../host/socket';
@@ -66,7 +66,7 @@ async function bindFile(socket: StreamSocket, path: string, netns: string | null
       throw inUse(path, error, 'it exists and is no socket: choose another path or remove it');
     }
     if (await answers(path, netns)) throw inUse(path, error, LISTENING);
-    unlinkSync(path);
+    rmSync(path, { force: true });
     socket.bind({ host: path, port: 0 });
   }
 }
@@ -75,15 +75,20 @@ function inUse(path: string, { errno, syscall }: VhostError, hint: string): Vhos
   return new VhostError('EADDRINUSE', `EADDRINUSE: bind '${path}'`, { errno: errno!, syscall: syscall!, path, hint });
 }
 
-/** Whether a process listens at a socket file. */
+/**
+ * Whether a socket of a living process has that name. Asked with a socket of another type, which the kernel refuses for that reason: a
+ * listener does not hear of it.
+ */
 async function answers(path: string, netns: string | null): Promise<boolean> {
-  const probe = await StreamSocket.create(so.AF_UNIX, netns);
+  const probe = await StreamSocket.create(so.AF_UNIX, netns, so.SOCK_DGRAM);
   try {
     probe.connect({ host: path, port: 0 });
     return true;
   } catch (error) {
-    // ENOENT: it went meanwhile, so the next bind tells.
-    if (error instanceof VhostError && error.code === 'ECONNREFUSED') return false;
+    const { code } = error as VhostError;
+    if (code === 'EPROTOTYPE') return true;
+    // ENOENT: its owner removed it meanwhile.
+    if (code === 'ECONNREFUSED' || code === 'ENOENT') return false;
     throw error;
   } finally {
     probe.close();

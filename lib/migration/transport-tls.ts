@@ -63,17 +63,23 @@ export async function secureClient(
       'a UNIX socket has no host name that a certificate could be for',
     );
   }
-  const secure = tls.connect({
-    socket: plain.stream,
-    ca,
-    cert,
-    key,
-    minVersion: MIN_VERSION,
-    // Looked at below, so that the server hears why.
-    rejectUnauthorized: false,
-    checkServerIdentity: () => undefined,
-    ...(name !== null && isIP(name) === 0 ? { servername: name } : {}),
-  });
+  let secure: tls.TLSSocket;
+  try {
+    secure = tls.connect({
+      socket: plain.stream,
+      ca,
+      cert,
+      key,
+      minVersion: MIN_VERSION,
+      // Looked at below, so that the server hears why.
+      rejectUnauthorized: false,
+      checkServerIdentity: () => undefined,
+      ...(name !== null && isIP(name) === 0 ? { servername: name } : {}),
+    });
+  } catch (error) {
+    plain.close();
+    throw failed(plain.peer, error);
+  }
   return finish(plain, secure, once(secure, 'secureConnect'), limits, () => {
     const certificate = secure.getPeerCertificate();
     const wrongName = name === null ? undefined : tls.checkServerIdentity(name, certificate);

@@ -82,6 +82,13 @@ export async function listen(
     at.kind === 'unix'
       ? await bindUnix(at.path, netns, options.backlog ?? DEFAULT_BACKLOG)
       : await bindTcp(at, netns, options.backlog ?? DEFAULT_BACKLOG, limits);
+  try {
+    limits.throwIfOver();
+  } catch (error) {
+    bound.remove();
+    bound.socket.close();
+    throw error;
+  }
   return new SocketListener(at, bound, { ...options, deadPeerMs, tls }, onConnection);
 }
 
@@ -156,7 +163,6 @@ class SocketListener implements Listener {
       (error) => options.onError?.(error),
     );
     options.signal?.addEventListener('abort', this.#onAbort, { once: true });
-    if (options.signal?.aborted === true) this.#onAbort();
   }
 
   async #take(socket: StreamSocket): Promise<void> {

@@ -16,12 +16,13 @@ napi_value SocketCreate(napi_env env, napi_callback_info info) {
   Args args(env, info);
   auto netns = args.StringOrNull("netns");
   const int family = args.Int32("family");
+  const int type = args.Int32("type");
   if (args.failed()) return nullptr;
   return RunAsync(
       env, "socket",
-      [netns = std::move(netns), family]() {
+      [netns = std::move(netns), family, type]() {
         OpenedSocket opened;
-        opened.result = CreateSocket(netns ? netns->c_str() : nullptr, family, &opened.fd);
+        opened.result = CreateSocket(netns ? netns->c_str() : nullptr, family, type, &opened.fd);
         return opened;
       },
       [](napi_env done_env, OpenedSocket& opened) {

@@ -13,7 +13,7 @@
 namespace vhost_net {
 namespace {
 
-constexpr int kFlags = SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK;
+constexpr int kFlags = SOCK_CLOEXEC | SOCK_NONBLOCK;
 
 union Address {
   sockaddr any;
@@ -77,10 +77,10 @@ Result NameOf(const Address& address, socklen_t length, SocketName* out) {
 
 }  // namespace
 
-Result CreateSocket(const char* netns, int family, UniqueFd* out) {
+Result CreateSocket(const char* netns, int family, int type, UniqueFd* out) {
   if (family != AF_UNIX && family != AF_INET && family != AF_INET6) return -EAFNOSUPPORT;
-  return RunInNetns(netns, [family, out]() -> Result {
-    const int fd = socket(family, kFlags, 0);
+  return RunInNetns(netns, [family, type, out]() -> Result {
+    const int fd = socket(family, type | kFlags, 0);
     if (fd < 0) return -errno;
     *out = UniqueFd(fd);
     return 0;
@@ -89,7 +89,7 @@ Result CreateSocket(const char* netns, int family, UniqueFd* out) {
 
 Result CreateSocketPair(UniqueFd* one, UniqueFd* other) {
   int fds[2];
-  if (socketpair(AF_UNIX, kFlags, 0, fds) < 0) return -errno;
+  if (socketpair(AF_UNIX, SOCK_STREAM | kFlags, 0, fds) < 0) return -errno;
   *one = UniqueFd(fds[0]);
   *other = UniqueFd(fds[1]);
   return 0;
@@ -114,7 +114,7 @@ Result ListenSocket(int fd, int backlog) { return FromCall(listen(fd, backlog));
 Result AcceptSocket(int fd, UniqueFd* out) {
   int connection;
   do {
-    connection = accept4(fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    connection = accept4(fd, nullptr, nullptr, kFlags);
   } while (connection < 0 && errno == EINTR);
   if (connection < 0) return -errno;
   *out = UniqueFd(connection);

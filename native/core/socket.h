@@ -19,9 +19,9 @@ struct SocketName {
 /// Longest path or abstract name of AF_UNIX in bytes: sun_path less the zero byte.
 constexpr size_t kUnixNameLimit = 107;
 
-/// A non-blocking stream socket of AF_UNIX, AF_INET or AF_INET6 that belongs to the network namespace at `netns` (null:
-/// the caller's own).
-Result CreateSocket(const char* netns, int family, UniqueFd* out);
+/// A non-blocking socket of AF_UNIX, AF_INET or AF_INET6 and a type such as SOCK_STREAM, which belongs to the network
+/// namespace at `netns` (null: the caller's own).
+Result CreateSocket(const char* netns, int family, int type, UniqueFd* out);
 /// Two non-blocking AF_UNIX sockets that are connected with each other.
 Result CreateSocketPair(UniqueFd* one, UniqueFd* other);
 

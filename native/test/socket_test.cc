@@ -20,7 +20,7 @@ bool Ready(int fd, short events) {
 /// A connection through a listener at `name`: both ends and the listener's own name.
 void Connect(int family, const SocketName& name, UniqueFd* near, UniqueFd* far, SocketName* bound) {
   UniqueFd listener;
-  CHECK_EQUAL(CreateSocket(nullptr, family, &listener), 0);
+  CHECK_EQUAL(CreateSocket(nullptr, family, SOCK_STREAM, &listener), 0);
   CHECK_EQUAL(BindSocket(listener.get(), name), 0);
   CHECK_EQUAL(AcceptSocket(listener.get(), far), -EINVAL);
   CHECK_EQUAL(ListenSocket(listener.get(), 4), 0);
@@ -71,12 +71,27 @@ TEST(unix_names_in_files_and_in_the_abstract) {
     CHECK(peer.host.empty());
   }
   UniqueFd late;
-  CHECK_EQUAL(CreateSocket(nullptr, AF_UNIX, &late), 0);
+  CHECK_EQUAL(CreateSocket(nullptr, AF_UNIX, SOCK_STREAM, &late), 0);
   CHECK_EQUAL(ConnectSocket(late.get(), {path, 0}), -ECONNREFUSED);
   CHECK_EQUAL(BindSocket(late.get(), {path, 0}), -EADDRINUSE);
   CHECK_EQUAL(unlink(path.c_str()), 0);
   CHECK_EQUAL(ConnectSocket(late.get(), {path, 0}), -ENOENT);
   CHECK_EQUAL(ConnectSocket(late.get(), {"@" + path, 0}), -ECONNREFUSED);
+}
+
+TEST(a_unix_listener_is_found_without_connecting) {
+  const std::string path = "/tmp/vhost-net-socket-probe-" + std::to_string(getpid());
+  UniqueFd listener, probe, none;
+  CHECK_EQUAL(CreateSocket(nullptr, AF_UNIX, SOCK_STREAM, &listener), 0);
+  CHECK_EQUAL(CreateSocket(nullptr, AF_UNIX, SOCK_DGRAM, &probe), 0);
+  CHECK_EQUAL(BindSocket(listener.get(), {path, 0}), 0);
+  CHECK_EQUAL(ConnectSocket(probe.get(), {path, 0}), -EPROTOTYPE);
+  CHECK_EQUAL(ListenSocket(listener.get(), 4), 0);
+  CHECK_EQUAL(ConnectSocket(probe.get(), {path, 0}), -EPROTOTYPE);
+  CHECK_EQUAL(AcceptSocket(listener.get(), &none), -EAGAIN);
+  listener.Reset();
+  CHECK_EQUAL(ConnectSocket(probe.get(), {path, 0}), -ECONNREFUSED);
+  CHECK_EQUAL(unlink(path.c_str()), 0);
 }
 
 TEST(unix_names_as_long_as_they_can_be) {
@@ -85,7 +100,7 @@ TEST(unix_names_as_long_as_they_can_be) {
   for (const std::string& name : {longest, "@" + longest}) {
     UniqueFd fd;
     SocketName bound;
-    CHECK_EQUAL(CreateSocket(nullptr, AF_UNIX, &fd), 0);
+    CHECK_EQUAL(CreateSocket(nullptr, AF_UNIX, SOCK_STREAM, &fd), 0);
     CHECK_EQUAL(BindSocket(fd.get(), {name + "x", 0}), -ENAMETOOLONG);
     CHECK_EQUAL(BindSocket(fd.get(), {name, 0}), 0);
     CHECK_EQUAL(LocalName(fd.get(), &bound), 0);
@@ -98,12 +113,12 @@ TEST(socket_names_of_another_family_are_refused) {
   const int before = test::OpenFds();
   {
     UniqueFd internet, unix_socket;
-    CHECK_EQUAL(CreateSocket(nullptr, AF_INET, &internet), 0);
+    CHECK_EQUAL(CreateSocket(nullptr, AF_INET, SOCK_STREAM, &internet), 0);
     for (const char* host : {"", "localhost", "::1", "/tmp/x", "1.2.3.4.5"}) {
       CHECK_EQUAL(BindSocket(internet.get(), {host, 1}), -EINVAL);
       CHECK_EQUAL(ConnectSocket(internet.get(), {host, 1}), -EINVAL);
     }
-    CHECK_EQUAL(CreateSocket(nullptr, AF_UNIX, &unix_socket), 0);
+    CHECK_EQUAL(CreateSocket(nullptr, AF_UNIX, SOCK_STREAM, &unix_socket), 0);
     CHECK_EQUAL(BindSocket(unix_socket.get(), {"", 0}), -EINVAL);
     CHECK_EQUAL(BindSocket(unix_socket.get(), {"@", 0}), -EINVAL);
     SocketName name;
@@ -113,8 +128,8 @@ TEST(socket_names_of_another_family_are_refused) {
     CHECK_EQUAL(LocalName(-1, &name), -EBADF);
     CHECK_EQUAL(BindSocket(-1, {"x", 0}), -EBADF);
     UniqueFd none;
-    CHECK_EQUAL(CreateSocket(nullptr, AF_NETLINK, &none), -EAFNOSUPPORT);
-    CHECK_EQUAL(CreateSocket("/nonexistent", AF_INET, &none), -ENOENT);
+    CHECK_EQUAL(CreateSocket(nullptr, AF_NETLINK, SOCK_STREAM, &none), -EAFNOSUPPORT);
+    CHECK_EQUAL(CreateSocket("/nonexistent", AF_INET, SOCK_STREAM, &none), -ENOENT);
   }
   CHECK_EQUAL(test::OpenFds(), before);
 }
@@ -122,7 +137,7 @@ TEST(socket_names_of_another_family_are_refused) {
 TEST(socket_options_are_what_was_set) {
   UniqueFd fd;
   int value = 0;
-  CHECK_EQUAL(CreateSocket(nullptr, AF_INET, &fd), 0);
+  CHECK_EQUAL(CreateSocket(nullptr, AF_INET, SOCK_STREAM, &fd), 0);
   CHECK_EQUAL(SetSocketOption(fd.get(), IPPROTO_TCP, TCP_USER_TIMEOUT, 9500), 0);
   CHECK_EQUAL(GetSocketOption(fd.get(), IPPROTO_TCP, TCP_USER_TIMEOUT, &value), 0);
   CHECK_EQUAL(value, 9500);

@@ -408,8 +408,7 @@ describe('restoring what is not whole', () => {
   });
 
   test('one bit turned anywhere', async () => {
-    const { at: afterHello } = frames()[1]!;
-    for (let at = afterHello; at < bytes.length; at += 101) {
+    for (let at = 0; at < bytes.length; at += 101) {
       const turned = Buffer.from(bytes);
       turned[at] = turned[at]! ^ (1 << (at % 8));
       expect(await refused(turned)).toMatchObject({ code: 'VHOST_ERR_PROTOCOL', offset: expect.any(Number) });

@@ -165,7 +165,7 @@ describe.each(addresses)('%s', (address, real, peer) => {
   });
 
   test('a second listener is refused, and the first goes on', async () => {
-    const { listener } = await pair(address);
+    const { listener } = await pair(address, {});
     expect(await failure(listen(listener.address, {}, () => undefined))).toMatchObject({
       code: 'EADDRINUSE',
       path: expect.any(String),
@@ -316,6 +316,20 @@ describe('UNIX socket files', () => {
     expect(lstatSync(path).mode & 0o777).toBe(0o600);
     await listener.close();
     expect(lstatSync(path, { throwIfNoEntry: false })).toBeUndefined();
+  });
+
+  test('a listener hears nothing of a second one that is refused', async () => {
+    let came = 0;
+    const listener = await listen(`unix:${path}`, {}, (connection) => {
+      came++;
+      closing.push(connection);
+    });
+    closing.push(listener);
+    expect(await failure(listen(`unix:${path}`, {}, () => undefined))).toMatchObject({ code: 'EADDRINUSE' });
+    closing.push(await connect(`unix:${path}`));
+    while (came === 0) await sleep(2);
+    await sleep(20);
+    expect(came).toBe(1);
   });
 
   test('one that a dead process left is replaced, one of a living process is not', async () => {
