@@ -13,6 +13,7 @@ import * as tls from 'node:tls';
 import { invalidArgument, VhostError } from '../errors';
 import type { WaitLimits } from '../host/wait-limits';
 import type { Connection, SocketConnection } from './connection';
+import { type AllowedPeer, refusal } from './tls-peer';
 
 export interface TlsOptions {
   /** PEM: who signs certificates of peers; no other is trusted. */
@@ -24,7 +25,7 @@ export interface TlsOptions {
   /** Connecting: the name that the other side's certificate must have. Default: the host of the address. */
   serverName?: string | undefined;
   /** Names, of which the peer's certificate must have one, or what decides of them. Without: any certificate of the authority. */
-  allowedPeer?: readonly string[] | ((names: readonly string[]) => boolean) | undefined;
+  allowedPeer?: AllowedPeer | undefined;
 }
 
 const MIN_VERSION = 'TLSv1.3';
@@ -178,50 +179,6 @@ class SecureConnection implements Connection {
     this.stream.destroy();
     this.#plain.close();
   }
-}
-
-/** Why a peer is not accepted, or null. */
-function refusal(
-  secure: tls.TLSSocket,
-  certificate: tls.PeerCertificate,
-  allowedPeer: TlsOptions['allowedPeer'],
-): string | null {
-  if (Object.keys(certificate).length === 0) return 'no certificate';
-  if (!secure.authorized) return `certificate: ${certificateError(String(secure.authorizationError))}`;
-  if (allowedPeer === undefined) return null;
-  const names = namesOf(certificate);
-  const allowed =
-    typeof allowedPeer === 'function' ? allowedPeer(names) : names.some((name) => allowedPeer.includes(name));
-  return allowed ? null : `none of the names ${names.join(', ')} is allowed`;
-}
-
-const CERTIFICATE_ERRORS: Readonly<Record<string, string>> = {
-  CERT_HAS_EXPIRED: 'expired',
-  CERT_NOT_YET_VALID: 'not valid yet',
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'not signed by the trusted authority',
-  UNABLE_TO_GET_ISSUER_CERT: 'not signed by the trusted authority',
-  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'not signed by the trusted authority',
-  SELF_SIGNED_CERT_IN_CHAIN: 'signed by an authority that is not trusted',
-  DEPTH_ZERO_SELF_SIGNED_CERT: 'signed by itself',
-  CERT_SIGNATURE_FAILURE: 'not signed by the trusted authority',
-  INVALID_PURPOSE: 'not meant for this side of a connection',
-};
-
-function certificateError(code: string): string {
-  const words = CERTIFICATE_ERRORS[code];
-  return words === undefined ? code : `${words} (${code})`;
-}
-
-/** Subject common name and subject alternative names. Quoted ones hold characters that no name should have, and are left out. */
-function namesOf(certificate: tls.PeerCertificate): string[] {
-  const common: unknown = certificate.subject?.CN;
-  const names = (Array.isArray(common) ? common : [common]).filter((name): name is string => typeof name === 'string');
-  for (const [, name] of (certificate.subjectaltname ?? '').matchAll(
-    /(?:DNS|IP Address|URI):("(?:[^"\\]|\\.)*"|[^,]*)/g,
-  )) {
-    if (!name!.startsWith('"')) names.push(name!);
-  }
-  return [...new Set(names)];
 }
 
 async function sayLast(secure: tls.TLSSocket, reason: string): Promise<void> {

@@ -26,7 +26,7 @@ void Connect(int family, const SocketName& name, UniqueFd* near, UniqueFd* far, 
   CHECK_EQUAL(ListenSocket(listener.get(), 4), 0);
   CHECK_EQUAL(AcceptSocket(listener.get(), far), -EAGAIN);
   CHECK_EQUAL(LocalName(listener.get(), bound), 0);
-  CHECK_EQUAL(CreateSocket(nullptr, family, near), 0);
+  CHECK_EQUAL(CreateSocket(nullptr, family, SOCK_STREAM, near), 0);
   const Result begun = ConnectSocket(near->get(), *bound);
   CHECK(begun == 0 || begun == -EINPROGRESS);
   CHECK(Ready(listener.get(), POLLIN));

@@ -1,5 +1,6 @@
 /** A guest goes into a file and comes out of it, on real taps; and what a file system or a damaged file does to either side. */
 
+import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { type FileHandle, open, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -215,6 +216,29 @@ describe('saving', () => {
       hint: expect.stringContaining('disk is full'),
     });
     expect(await readFile(path, 'utf8')).toBe('what was there before');
+  });
+
+  test('a file that may grow no further', () => {
+    const lib = join(__dirname, '../..');
+    const script = `
+      const { GuestMemory } = require('${lib}/lib/memory/guest-memory');
+      const { VirtioNetDevice } = require('${lib}/lib/device/virtio-net-device');
+      const { StubBackend } = require('${lib}/test/helpers/stub-backend');
+      const { saveToFile } = require('${lib}/lib/migration/save');
+      const memory = GuestMemory.create([{ gpa: 0, size: 1 << 20 }]);
+      memory.view(0, 1 << 20).fill(1);
+      const queue = { ready: true, nextAvail: 0, size: 64, descTable: 0, availRing: 0x1000, usedRing: 0x2000 };
+      const queues = [queue, queue];
+      const device = new VirtioNetDevice({ memory, backend: new StubBackend(), features: 1n << 32n, queues, mac: '${MAC}' });
+      // Not before: a memfd is a file too.
+      require('child_process').execFileSync('prlimit', ['--pid', String(process.pid), '--fsize=65536']);
+      const said = [];
+      const guest = { pause: async () => said.push('paused'), resume: () => said.push('resumed'), save: () => ({}) };
+      saveToFile('${path}', { device, guest }).catch((error) => console.log(error.code, error.hint, ...said));`;
+    const child = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8' });
+    expect(child.stderr).toBe('');
+    expect(child.stdout.trim()).toBe('EFBIG files may not be so large: see ulimit -f paused resumed');
+    expect(readdirSync(folder)).toEqual([]);
   });
 
   /** A real file, of which one call fails. */

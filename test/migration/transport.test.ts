@@ -7,6 +7,7 @@ import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_NODELAY, TCP_USER_TIMEOUT } from '../../lib/constants/socket';
 import { Netns } from '../../lib/host/netns';
+import { Channel } from '../../lib/migration/channel';
 import { type Connection, connectionOver } from '../../lib/migration/connection';
 import {
   connect,
@@ -142,6 +143,30 @@ describe.each(addresses)('%s', (address, real, peer) => {
     closing.push(again);
     again.stream.write('once more');
     expect(await read(near.stream, 9)).toBe('once more');
+  });
+
+  test('after a greeting by frames it can be taken, however fast the peer goes on', async () => {
+    for (let round = 0; round < 20; round++) {
+      const { listener, near, far } = await pair(address);
+      const pages = Buffer.alloc(1 << 16, round);
+      const sending = (async () => {
+        await new Channel(near.stream).greet();
+        near.stream.write(pages);
+      })();
+      await new Channel(far.stream).answer();
+      const fd = far.takeFd();
+      await sending;
+      const got: Buffer[] = [];
+      for (let length = 0; length < pages.length; ) {
+        const target = Buffer.alloc(1 << 16);
+        const read = native().socketReceiveDescriptors(fd, target, 0);
+        if (typeof read === 'number') await sleep(1);
+        else length += got.push(target.subarray(0, read.bytes)) > 0 ? read.bytes : 0;
+      }
+      expect(Buffer.concat(got).equals(pages)).toBe(true);
+      native().fdClose(fd);
+      await listener.close();
+    }
   });
 
   test('bytes that were read ahead keep the descriptor from being taken', async () => {
