@@ -1,4 +1,4 @@
-/** Sockets: asm-generic/socket.h, linux/net.h, linux/in.h, linux/tcp.h, linux/un.h, linux/fcntl.h of include/uapi, and include/net/scm.h. */
+/** Sockets: asm-generic/socket.h, linux/net.h, linux/in.h, linux/tcp.h, linux/un.h of include/uapi, and include/net/scm.h. */
 
 export const AF_UNIX = 1;
 export const AF_INET = 2;
@@ -23,5 +23,3 @@ export const TCP_USER_TIMEOUT = 18;
 export const UNIX_NAME_LIMIT = 107;
 /** Descriptors that one message carries. */
 export const SCM_MAX_FD = 253;
-
-export const F_SEAL_SHRINK = 0x0002;

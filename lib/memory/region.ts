@@ -1,7 +1,7 @@
 /** One region of guest memory: a memfd, mapped once for this process and, when asked for, a second time for devices. */
 import { constants } from 'node:buffer';
 import { fstatSync } from 'node:fs';
-import { F_SEAL_SHRINK } from '../constants/socket';
+import { F_SEAL_SHRINK } from '../constants/fcntl';
 import { check, invalidArgument, VhostError } from '../errors';
 import { type FdHandle, type MappingHandle, native } from '../native';
 import { type GuestAddress, gpa, type HostAddress, hva, PAGE_SIZE } from './address';
