@@ -55,9 +55,9 @@ export type {
   MigrationResult,
   Round,
 } from './migration/options';
+export { compareSides } from './migration/preflight';
 export { type RestoredMachine, type RestoreOptions, restoreFromFile } from './migration/restore';
 export { type SavedFile, type SaveOptions, saveToFile } from './migration/save';
-export { compareSetup, type DestinationAbilities } from './migration/setup';
 export { MigrationSource, type MigrationSourceParts } from './migration/source';
 export { connect, type Listener, type ListenOptions, listen, type TransportOptions } from './migration/transport';
 export type { TlsOptions } from './migration/transport-tls';

@@ -29,6 +29,8 @@ export interface NativeAddon {
   fdDup(fd: FdHandle): FdHandle | Errno;
   /** open(2) with O_CLOEXEC added. */
   fdOpen(path: string, flags: number): FdHandle | Errno;
+  /** The same on a thread inside a network namespace (null: this one): for files of /proc that belong to it. */
+  netnsOpen(netns: string | null, path: string, flags: number): Promise<FdHandle | Errno>;
   /** The number, for passing on; -EBADF once closed. */
   fdNumber(fd: FdHandle): number;
   /** The number, which the caller closes from now on; -EBUSY while a call or a poll on it runs. */
@@ -266,7 +268,8 @@ export interface NativeAddon {
 
 let loaded: NativeAddon | undefined;
 
-function packageRoot(): string {
+/** Where package.json and binding.gyp are. */
+export function packageRoot(): string {
   let folder = __dirname;
   while (!existsSync(join(folder, 'binding.gyp'))) {
     const parent = dirname(folder);

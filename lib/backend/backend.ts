@@ -1,5 +1,6 @@
 import type { EventEmitter } from 'node:events';
 import type { EventFd } from '../host/event-fd';
+import type { Tap } from '../host/tap';
 import type { DirtyLog } from '../memory/dirty-log';
 import type { GuestMemory } from '../memory/guest-memory';
 import type { QueueState } from '../virtqueue/queue-state';
@@ -68,6 +69,8 @@ export interface BackendEvents {
  */
 export interface Backend extends EventEmitter<BackendEvents> {
   readonly kind: BackendKind;
+  /** One a queue pair; null where another process has them. */
+  readonly taps: readonly Tap[] | null;
   /** Every feature bit this data path can carry. */
   readonly offeredFeatures: bigint;
   readonly running: boolean;

@@ -6,10 +6,8 @@ import {
   VIRTIO_RING_F_EVENT_IDX,
   VIRTIO_RING_F_INDIRECT_DESC,
 } from '../constants/virtio-net';
-import { check } from '../errors';
 import type { EventFdWatch } from '../host/event-fd';
 import type { Tap } from '../host/tap';
-import { native, type PollHandle } from '../native';
 import { GUEST_OFFLOADS } from '../net/feature-rules';
 import { bits, hasBit } from '../net/features';
 import { headerLength } from '../net/header';
@@ -20,8 +18,8 @@ import type { BackendDevice, RingFault, RingPosition, StoppedRing } from './back
 import type { DeviceWriteLog } from './emulated-log';
 import { EmulatedReceive, type KeptFrame } from './emulated-receive';
 import { EmulatedTransmit } from './emulated-transmit';
+import type { FrameInlet, InletWatch, TransmitObserver } from './frame-inlet';
 
-const READABLE = 1;
 /** Batches between two looks at the event loop: timers and other pairs are not kept waiting. */
 const BATCHES_PER_TURN = 4;
 /** Ethernet header and two VLAN tags beside the MTU; the largest GSO frame when the guest takes those. */
@@ -30,30 +28,38 @@ const LARGEST_GSO = 65_536;
 /** Those of the receive offloads with which frames come unsegmented. */
 const GUEST_GSO = GUEST_OFFLOADS & ~bits(VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN);
 
+/** Both ends of a pair beside its rings. */
+export interface PairEnds {
+  readonly tap: Tap;
+  readonly inlet: FrameInlet;
+  readonly onTransmit: TransmitObserver | null;
+  readonly kept: KeptFrame;
+  readonly mtu: number;
+}
+
 export class EmulatedPair {
   readonly index: number;
-  readonly tap: Tap;
+  readonly inlet: FrameInlet;
   readonly #device: BackendDevice;
   readonly #rings: (DeviceQueue | null)[];
   readonly #transmit: EmulatedTransmit | null;
   readonly #receive: EmulatedReceive | null;
   readonly #onFault: (fault: RingFault) => void;
   #watches: EventFdWatch[] = [];
-  #poll: PollHandle | null = null;
+  #inletWatch: InletWatch | null = null;
   #next: NodeJS.Immediate | null = null;
   #running = false;
 
   constructor(
     index: number,
-    tap: Tap,
+    ends: PairEnds,
     device: BackendDevice,
     log: DeviceWriteLog,
-    kept: KeptFrame,
-    mtu: number,
     onFault: (fault: RingFault) => void,
   ) {
+    const { tap, inlet, onTransmit, kept, mtu } = ends;
     this.index = index;
-    this.tap = tap;
+    this.inlet = inlet;
     this.#device = device;
     this.#onFault = onFault;
     const { memory, features } = device;
@@ -70,8 +76,8 @@ export class EmulatedPair {
     const header = headerLength(features);
     const ordinary = header + mtu + ETHERNET_OVERHEAD;
     const largest = (features & GUEST_GSO) === 0n ? ordinary : header + LARGEST_GSO;
-    this.#receive = rx ? new EmulatedReceive(rx, tap, log, kept, { features, header, largest, ordinary }) : null;
-    this.#transmit = tx ? new EmulatedTransmit(tx, tap) : null;
+    this.#receive = rx ? new EmulatedReceive(rx, inlet, log, kept, { features, header, largest, ordinary }) : null;
+    this.#transmit = tx ? new EmulatedTransmit(tx, tap, onTransmit) : null;
   }
 
   start(): void {
@@ -106,7 +112,7 @@ export class EmulatedPair {
     try {
       return run();
     } catch (error) {
-      if (ring === 0) this.#watchTap(false);
+      if (ring === 0) this.#watchInlet(false);
       this.#onFault({ queue: this.index * 2 + ring, message: error instanceof Error ? error.message : String(error) });
       return false;
     }
@@ -124,21 +130,18 @@ export class EmulatedPair {
     ring.disableKicks();
     const { frames, starved } = this.#receive!.run(() => this.#device.notifiers[this.index * 2]!.call.signal());
     if (frames > 0) return true;
-    // Without buffers the tap's readiness would wake us for nothing: then only the driver's kick does.
-    this.#watchTap(!starved);
+    // Without buffers the inlet's readiness would wake us for nothing: then only the driver's kick does.
+    this.#watchInlet(!starved);
     return starved && ring.enableKicksForMore();
   }
 
-  #watchTap(on: boolean): void {
-    if (on === (this.#poll !== null)) return;
+  #watchInlet(on: boolean): void {
+    if (on === (this.#inletWatch !== null)) return;
     if (on) {
-      this.#poll = check<PollHandle>(
-        native().pollStart(this.tap.handle, READABLE, () => this.#run()),
-        'epoll_ctl',
-      );
+      this.#inletWatch = this.inlet.watch(() => this.#run());
     } else {
-      native().pollStop(this.#poll!);
-      this.#poll = null;
+      this.#inletWatch!.close();
+      this.#inletWatch = null;
     }
   }
 
@@ -149,7 +152,7 @@ export class EmulatedPair {
     this.#next = null;
     for (const watch of this.#watches) watch.close();
     this.#watches = [];
-    this.#watchTap(false);
+    this.#watchInlet(false);
   }
 
   /** Where ring 0 or 1 of the pair stands, or null when it was not served. */

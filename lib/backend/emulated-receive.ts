@@ -1,15 +1,14 @@
 /**
- * The receive half of the emulated data path: frames read from the tap go into the driver's buffers, in batches. Nobody can tell how long a
+ * The receive half of the emulated data path: frames read from the inlet, which is the tap, go into the driver's buffers, in batches. Nobody can tell how long a
  * frame is before it is read. So frames are read while there is room for the largest, and while there is less, which may be all that a
  * driver ever posts, one at a time: one that does not fit then is kept until the driver has posted more.
  */
 import { VIRTIO_NET_F_MRG_RXBUF } from '../constants/virtio-net';
-import type { Tap } from '../host/tap';
-import { native } from '../native';
 import { hasBit } from '../net/features';
 import type { DeviceQueue } from '../virtqueue/device-queue';
 import type { DeviceWriteLog } from './emulated-log';
 import { BATCH, frameArena, STRIDE } from './frame-arena';
+import type { FrameInlet } from './frame-inlet';
 import { HeldChains } from './held-chains';
 
 /** Offset of num_buffers in virtio_net_hdr. */
@@ -39,7 +38,7 @@ export interface ReceiveRun {
 
 export class EmulatedReceive {
   readonly #device: DeviceQueue;
-  readonly #tap: Tap;
+  readonly #inlet: FrameInlet;
   readonly #log: DeviceWriteLog;
   readonly #options: ReceiveOptions;
   readonly #merged: boolean;
@@ -55,9 +54,9 @@ export class EmulatedReceive {
   /** Frames larger than the buffer that was there for them, without MRG_RXBUF: dropped, as the kernel does. */
   dropped = 0;
 
-  constructor(device: DeviceQueue, tap: Tap, log: DeviceWriteLog, kept: KeptFrame, options: ReceiveOptions) {
+  constructor(device: DeviceQueue, inlet: FrameInlet, log: DeviceWriteLog, kept: KeptFrame, options: ReceiveOptions) {
     this.#device = device;
-    this.#tap = tap;
+    this.#inlet = inlet;
     this.#log = log;
     this.#options = options;
     this.#merged = hasBit(options.features, VIRTIO_NET_F_MRG_RXBUF);
@@ -86,7 +85,7 @@ export class EmulatedReceive {
     const room = this.#kept.last ? 0 : this.#room();
     result.starved = room === 0;
     if (room === 0) return;
-    const frames = native().framesRead(this.#tap.handle, this.#arena, STRIDE, room, this.#lengths);
+    const frames = this.#inlet.read(this.#arena, STRIDE, room, this.#lengths);
     for (let index = 0; index < frames; index++) this.#deliver(index * STRIDE, this.#lengths[index]!);
     // An empty queue, and a tap that is gone, both are no frames.
     result.frames = Math.max(0, frames);

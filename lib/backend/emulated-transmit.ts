@@ -3,10 +3,12 @@ import type { Tap } from '../host/tap';
 import { native } from '../native';
 import type { DeviceQueue } from '../virtqueue/device-queue';
 import { BATCH, frameArena, STRIDE } from './frame-arena';
+import type { TransmitObserver } from './frame-inlet';
 
 export class EmulatedTransmit {
   readonly #device: DeviceQueue;
   readonly #tap: Tap;
+  readonly #observer: TransmitObserver | null;
   readonly #arena = frameArena();
   readonly #lengths = new Int32Array(BATCH);
   readonly #ids = new Int32Array(BATCH);
@@ -14,9 +16,10 @@ export class EmulatedTransmit {
   sent = 0;
   refused = 0;
 
-  constructor(device: DeviceQueue, tap: Tap) {
+  constructor(device: DeviceQueue, tap: Tap, observer: TransmitObserver | null = null) {
     this.#device = device;
     this.#tap = tap;
+    this.#observer = observer;
   }
 
   /** Moves one batch. Answers how many chains it completed; `onCall` is told when the driver wants to know. */
@@ -31,6 +34,7 @@ export class EmulatedTransmit {
     }
     if (count === 0) return 0;
     this.#write(count);
+    this.#observer?.(this.#arena, STRIDE, count, this.#lengths);
     for (let index = 0; index < count; index++) device.push(this.#ids[index]!, 0);
     if (device.publish()) onCall();
     return count;

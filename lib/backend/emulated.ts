@@ -24,6 +24,7 @@ import type {
 import { DeviceWriteLog } from './emulated-log';
 import { EmulatedPair } from './emulated-pair';
 import type { KeptFrame } from './emulated-receive';
+import { type FrameInlet, TapInlet, type TransmitObserver } from './frame-inlet';
 import { ServedDevice } from './served-device';
 import { TapDiscard } from './tap-discard';
 import { BY_TAP } from './tap-features';
@@ -36,6 +37,9 @@ export interface EmulatedOptions {
   trace?: Trace | undefined;
   /** Set header size and offloads of every tap at start. Default false: they are checked. */
   prepareTaps?: boolean | undefined;
+  /** Where frames for the guest come from, by pair. Default: the taps. */
+  inlets?: readonly FrameInlet[] | undefined;
+  onTransmit?: TransmitObserver | undefined;
 }
 
 /** Longest wait at a stop for a guest to have room for a frame that was read. */
@@ -48,6 +52,9 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
   readonly kind = 'emulated';
   readonly #trace: Trace | undefined;
   readonly #taps: TapQueues;
+  readonly #inlets: readonly FrameInlet[];
+  readonly #ownInlets: boolean;
+  readonly #onTransmit: TransmitObserver | null;
   readonly #log = new DeviceWriteLog();
   #offered = BY_RINGS | BY_TAP | DEVICE_FEATURES;
   /** What is served, from start to stop. */
@@ -62,11 +69,21 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
   #stoppedRings: readonly StoppedRing[] = [];
   #closed = false;
 
-  constructor({ taps, trace, prepareTaps = false }: EmulatedOptions) {
+  constructor({ taps, trace, prepareTaps = false, inlets, onTransmit }: EmulatedOptions) {
     super();
+    if (inlets !== undefined && inlets.length !== taps.length) {
+      throw invalidArgument(`${inlets.length} inlets for ${taps.length} taps`);
+    }
+    this.#inlets = inlets ?? taps.map((tap) => new TapInlet(tap));
+    this.#ownInlets = inlets === undefined;
+    this.#onTransmit = onTransmit ?? null;
     this.#taps = new TapQueues(taps, 'emulated backend', prepareTaps);
     this.#kept = taps.map(() => ({ bytes: null, last: false }));
     this.#trace = trace;
+  }
+
+  get taps(): readonly Tap[] {
+    return this.#taps.taps;
   }
 
   get offeredFeatures(): bigint {
@@ -104,7 +121,8 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
   async prepare(device: BackendDevice, { shared = false }: PrepareOptions = {}): Promise<void> {
     await this.#configure(device, shared);
     this.#prepared = device;
-    if (!shared) this.#discards = this.#taps.taps.map((tap) => new TapDiscard(tap));
+    // Whoever gives inlets reads the taps.
+    if (!shared && this.#ownInlets) this.#discards = this.#taps.taps.map((tap) => new TapDiscard(tap));
   }
 
   async #configure(device: BackendDevice, shared: boolean): Promise<void> {
@@ -161,8 +179,14 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
   }
 
   #pair(device: ServedDevice, index: number): EmulatedPair {
-    const tap = this.#taps.taps[index]!;
-    return new EmulatedPair(index, tap, device, this.#log, this.#kept[index]!, this.#mtu, this.#onFault);
+    const ends = {
+      tap: this.#taps.taps[index]!,
+      inlet: this.#inlets[index]!,
+      onTransmit: this.#onTransmit,
+      kept: this.#kept[index]!,
+      mtu: this.#mtu,
+    };
+    return new EmulatedPair(index, ends, device, this.#log, this.#onFault);
   }
 
   readonly #onFault = (fault: RingFault): void => {
@@ -184,6 +208,11 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
   /** Nothing of the pair runs after this; its queues then say where they stand. */
   #halt(pair: EmulatedPair, queues: QueueState[]): StoppedRing[] {
     pair.stop();
+    const kept = this.#kept[pair.index]!;
+    if (kept.bytes !== null && pair.inlet.putBack !== undefined) {
+      pair.inlet.putBack(kept.bytes);
+      kept.bytes = null;
+    }
     const stopped: StoppedRing[] = [];
     for (const ring of [0, 1]) {
       const state = pair.state(ring);
@@ -195,10 +224,11 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
   }
 
   /**
-   * Nothing takes a frame back that was read. One for which the guest had no room yet is waited for, while no other is read; a guest that
+   * A tap takes no frame back that was read. One for which the guest had no room yet is waited for, while no other is read; a guest that
    * posts no buffers meanwhile loses it.
    */
-  async #deliverKept(pairs: readonly EmulatedPair[]): Promise<void> {
+  async #deliverKept(all: readonly EmulatedPair[]): Promise<void> {
+    const pairs = all.filter(({ inlet }) => inlet.putBack === undefined);
     const kept = pairs.map(({ index }) => this.#kept[index]!);
     for (const frame of kept) frame.last = true;
     const deadline = performance.now() + KEPT_PATIENCE_MS;

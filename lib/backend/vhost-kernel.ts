@@ -83,6 +83,10 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
     return backend;
   }
 
+  get taps(): readonly Tap[] {
+    return this.#taps.taps;
+  }
+
   /** Before `open` (or the first start): what every kernel offers. */
   get offeredFeatures(): bigint {
     return carried(this.#offered ?? EVERY_VHOST_NET, this.#byTap);

@@ -2,7 +2,7 @@
 
 import { VIRTIO_NET_F_CTRL_VLAN } from '../constants/virtio-net';
 import { hasBit } from '../net/features';
-import { MAC_TABLE_ENTRIES, VLAN_TABLE_BYTES, VLANS } from '../net/receive-filter';
+import { MAC_TABLE_ENTRIES, VLAN_TABLE_BYTES, VLANS, vlanList } from '../net/receive-filter';
 import { type ControlState, initialControlState } from './control-state';
 import { fields, type Reader } from './state-reader';
 
@@ -53,12 +53,6 @@ export function encodeControl({
     guestOffloads: `0x${guestOffloads.toString(16)}`,
     announcePending,
   };
-}
-
-function vlanList(table: Readonly<Uint8Array>): number[] {
-  const list: number[] = [];
-  for (let vid = 0; vid < VLANS; vid++) if ((table[vid >> 3]! & (1 << (vid & 7))) !== 0) list.push(vid);
-  return list;
 }
 
 function vlanTable(reader: Reader, value: unknown): Uint8Array {

@@ -22,6 +22,8 @@ export interface RegistersParts {
   start(life: DeviceLife): Promise<void>;
   /** Ends the life's data path and control queue. Never fails: there is no state left to be saved. */
   end(life: DeviceLife): Promise<void>;
+  /** The driver takes a data queue back, whatever it was doing. */
+  taken(index: number): void;
   kick(index: number | 'control'): void;
   break(life: DeviceLife, reason: string): void;
   violation(what: string): void;
@@ -160,7 +162,10 @@ export class DeviceRegisters {
       try {
         const backend = this.#parts.backend();
         if (role.kind === 'control') await this.#parts.control.stop();
-        else if (backend.running) await backend.stopQueue(role.index);
+        else {
+          this.#parts.taken(role.index);
+          if (backend.running) await backend.stopQueue(role.index);
+        }
       } catch (error) {
         this.#parts.break(life, `queue ${number} could not be taken out of service: ${message(error)}`);
       }

@@ -12,6 +12,7 @@ import type { DirtySource } from '../memory/dirty-log';
 import type { GuestMemory } from '../memory/guest-memory';
 import { offeredFeatures, withoutUnmet } from '../net/feature-rules';
 import { hasBit } from '../net/features';
+import { vlanList } from '../net/receive-filter';
 import { emit, type Trace } from '../trace/trace';
 import { Turns } from '../turns';
 import type { QueueState } from '../virtqueue/queue-state';
@@ -31,6 +32,7 @@ import {
 import { type DeviceProperties, deviceProperties, differingProperties } from './device-properties';
 import { DeviceRegisters } from './device-registers';
 import { type DeviceState, encodeDeviceState, validateDeviceState } from './device-state';
+import { ReceivePause } from './receive-pause';
 import { type SwitchReceipt, switchOver } from './switch-backend';
 
 export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
@@ -48,6 +50,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   readonly registers: DeviceRegisters;
   readonly #control: ControlService;
   readonly #logging = new DeviceLogging();
+  readonly #receivePause = new ReceivePause();
   /** As the device was made. */
   readonly #offered: bigint;
   #backend: Backend;
@@ -133,6 +136,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
       },
       start: (life) => this.#start(life),
       end: (life) => this.#end(life),
+      taken: (index) => this.#receivePause.forget(index),
       kick: (index) => {
         if (!this.#closed) this.notifiers[index === 'control' ? 2 * pairs : index]?.kick.signal();
       },
@@ -181,6 +185,11 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
     return this.#backend.running;
   }
 
+  /** Whether the driver has come as far as DRIVER_OK. */
+  get driverOk(): boolean {
+    return this.#life.driverOk;
+  }
+
   /** Where the data queues stand now: by queue, null for one that is not served. Of a kernel path, roughly. */
   positions(): Promise<(RingPosition | null)[]> {
     return this.#turns.run(() => (this.#backend.running ? this.#backend.positions() : this.queues.map(() => null)));
@@ -189,6 +198,18 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   /** As the driver sees it now. */
   get mac(): string {
     return this.#life.control.receiveFilter.mac;
+  }
+
+  /** Unicast addresses that belong to the guest, as far as the device was told: with colons, its own first. */
+  get addresses(): string[] {
+    const { mac, unicast } = this.#life.control.receiveFilter;
+    return [...new Set([mac, this.properties.mac, ...unicast])];
+  }
+
+  /** VLANs that the driver lets through; empty where it has not said. */
+  get vlans(): number[] {
+    const { vlans } = this.#life.control.receiveFilter;
+    return vlans === null ? [] : vlanList(vlans);
   }
 
   get mtu(): number {
@@ -295,7 +316,10 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   /** Makes the data path do what the life's settings say, after all that was asked for before. */
   #settingsChanged(life: DeviceLife): Promise<void> {
     return this.#turns.run(async () => {
-      if (life === this.#life && this.#backend.running) await this.#backend.settingsChanged();
+      if (life !== this.#life || !this.#backend.running) return;
+      // Fewer pairs park a queue of the tap, and the kernel frees what waits there.
+      await this.#resumeReceive();
+      await this.#backend.settingsChanged();
     });
   }
 
@@ -344,9 +368,49 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   async #stop(life: DeviceLife): Promise<void> {
     await this.#control.stop();
     if (!this.#backend.running) return;
+    const paused = [...this.#receivePause.queues];
+    this.#receivePause.clear();
     const stopped = await this.#backend.stop();
     this.#served = null;
-    for (const [index, queue] of stopped.entries()) Object.assign(life.queues[index]!, queue);
+    // Of a queue out of service the data path knows nothing; the device does since its pause.
+    for (const [index, queue] of stopped.entries()) {
+      if (!paused.includes(index)) Object.assign(life.queues[index]!, queue);
+    }
+  }
+
+  /**
+   * Takes the receive queues out of service: frames wait in the taps' queues, and what these cannot hold is lost. Ended by `resumeReceive`,
+   * and before that by a stop, a reset, a switch of data paths or a command that changes settings. Does nothing while no data path runs.
+   */
+  pauseReceive(): Promise<void> {
+    return this.#turns.run(async () => {
+      this.#throwIfClosed();
+      const life = this.#served;
+      if (life !== null && life === this.#life && !life.broken && this.#backend.running) {
+        await this.#receivePause.begin(life, this.#backend);
+      }
+    });
+  }
+
+  /** Serves the receive queues again from where they stood. A queue that cannot be served makes the device need a reset. */
+  resumeReceive(): Promise<void> {
+    return this.#turns.run(() => this.#resumeReceive());
+  }
+
+  async #resumeReceive(): Promise<void> {
+    const life = this.#served;
+    if (life === null || !this.#backend.running) return;
+    try {
+      await this.#receivePause.end(life, this.#backend);
+    } catch (error) {
+      this.#break(life, `receive could not go on: ${error instanceof Error ? error.message : String(error)}`);
+      throw error;
+    }
+  }
+
+  /** Whether receive queues are out of service for a pause. */
+  get receivePaused(): boolean {
+    return this.#receivePause.queues.size > 0;
   }
 
   /**
@@ -359,6 +423,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
       const life = this.#served ?? this.#life;
       if (next === this.#backend) throw new VhostError('VHOST_ERR_INVALID_ARGUMENT', 'that backend serves it already');
       const from = this.#backend;
+      await this.#resumeReceive();
       // Before it starts: it may meet a broken ring at once.
       next.on('ringError', this.#ringError);
       let receipt: SwitchReceipt;
@@ -395,6 +460,11 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
   save(): DeviceState {
     if (this.#backend.running)
       throw new VhostError('VHOST_ERR_STATE', 'the state of a running device is not final: stop it first');
+    return this.outline();
+  }
+
+  /** As `save`, of a device that may be running: where its rings stand is not what it says. For whoever prepares for it. */
+  outline(): DeviceState {
     const { status, features, driverFeatures, queues, controlQueue, control, resetQueues } = this.#life;
     return encodeDeviceState({
       status,
@@ -422,6 +492,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
     return this.#turns.run(async () => {
       if (this.#closed) return;
       this.#closed = true;
+      this.#receivePause.clear();
       this.#stopListening();
       await this.#control.stop();
       await this.#backend.close();

@@ -1,6 +1,6 @@
 /**
- * One direction-pair of a migration over any Duplex: writes numbered, checksummed frames with back-pressure, reads them back one at a
- * time, and turns every way a connection can end into an error that names what was expected.
+ * One connection of a migration over any Duplex: writes numbered, checksummed frames with back-pressure, reads them as they come, and turns
+ * every way a connection can end into an error that names what was expected.
  */
 import { randomBytes } from 'node:crypto';
 import type { Duplex } from 'node:stream';
@@ -20,6 +20,7 @@ import {
 
 export interface Frame {
   readonly type: FrameType;
+  readonly sequence: number;
   readonly payload: Buffer;
   /** Where its header began in the bytes received. */
   readonly offset: number;
@@ -37,11 +38,19 @@ export interface HelloMessage {
   product: string;
   /** 32 hexadecimal digits; empty in the destination's answer. */
   identity: string;
+  channel: 'control' | 'pages';
+  /** 0 for the control connection, from 1 on for page connections. */
+  index: number;
 }
+
+export const MOST_PAGE_CONNECTIONS = 16;
 
 const PRODUCT = 'vhost-net';
 /** How long a closed channel waits for the peer to close. */
 const LINGER_MS = 1000;
+/** Frames are read ahead of whoever takes them, up to here. */
+const MOST_QUEUED_BYTES = 4 * 1024 * 1024;
+const NOTHING = Buffer.alloc(0);
 
 export class Channel {
   readonly #stream: Duplex;
@@ -50,9 +59,26 @@ export class Channel {
   #sendSequence = 0;
   #receiveSequence = 0;
   #seed = 0;
+  /** What ended the use of the connection: the peer, or something wrong with what came. */
   #failure: Error | undefined;
+  #streamError: Error | undefined;
   #ended = false;
   readonly #waiters = new Set<() => void>();
+  readonly #handlers = new Map<FrameType, (frame: Frame) => void>();
+  /** Read and not yet asked for. */
+  readonly #frames: Frame[] = [];
+  #queuedBytes = 0;
+  /** Frames are read as they come: from the first time that somebody wants one. */
+  #pumping = false;
+  /** Of the frame that is being read. */
+  #rawHeader: Buffer | null = null;
+  #header: FrameHeader | null = null;
+  /** What the next frame should be, for what is said of a stream that ends. */
+  #awaited = '';
+  #peerEnded = false;
+  #keepAlive: NodeJS.Timeout | null = null;
+  #sentAt = 0;
+  #heardAt = 0;
   bytesSent = 0;
   bytesReceived = 0;
 
@@ -60,28 +86,31 @@ export class Channel {
     this.#stream = stream;
     this.#timeoutMs = options.timeoutMs ?? 30_000;
     this.#signal = options.signal;
-    const wake = (): void => {
-      for (const waiter of [...this.#waiters]) waiter();
-    };
     stream.on('error', (error) => {
-      this.#failure ??= error;
-      wake();
+      this.#streamError ??= error;
+      this.#wake();
     });
     for (const event of ['end', 'close']) {
       stream.on(event, () => {
         this.#ended = true;
-        wake();
+        this.#wake();
       });
     }
-    stream.on('readable', wake);
-    stream.on('drain', wake);
-    this.#signal?.addEventListener('abort', wake, { once: true });
+    stream.on('readable', () => {
+      this.#pump();
+      this.#wake();
+    });
+    stream.on('drain', () => this.#wake());
+    this.#signal?.addEventListener('abort', () => this.#wake(), { once: true });
+  }
+
+  #wake(): void {
+    for (const waiter of [...this.#waiters]) waiter();
   }
 
   /** The source's side of the greeting: names the stream, then both seed their checksums with that name. */
-  async greet(): Promise<HelloMessage> {
-    const identity = randomBytes(16);
-    await this.#sendHello(identity.toString('hex'));
+  async greet(identity: Uint8Array = randomBytes(16), index = 0): Promise<HelloMessage> {
+    await this.#sendHello(Buffer.from(identity).toString('hex'), index);
     const hello = await this.#receiveHello();
     this.#seed = streamSeed(identity);
     return hello;
@@ -93,18 +122,25 @@ export class Channel {
     if (!/^[0-9a-f]{32}$/.test(hello.identity)) {
       throw new ProtocolError('HELLO has no stream identity', FRAME_HEADER_SIZE, '32 hexadecimal digits');
     }
-    await this.#sendHello('');
+    await this.#sendHello('', hello.index);
     this.#seed = streamSeed(Buffer.from(hello.identity, 'hex'));
     return hello;
   }
 
-  async #sendHello(identity: string): Promise<void> {
-    const hello: HelloMessage = { version: STREAM_VERSION, minVersion: STREAM_MIN_VERSION, product: PRODUCT, identity };
+  async #sendHello(identity: string, index: number): Promise<void> {
+    const hello: HelloMessage = {
+      version: STREAM_VERSION,
+      minVersion: STREAM_MIN_VERSION,
+      product: PRODUCT,
+      identity,
+      channel: index === 0 ? 'control' : 'pages',
+      index,
+    };
     await this.sendJson(FrameType.HELLO, hello);
   }
 
   async #receiveHello(): Promise<HelloMessage> {
-    const hello = await this.receiveJson<HelloMessage>(FrameType.HELLO);
+    const hello = this.parseJson<HelloMessage>(await this.#receiveFirst());
     if (!(hello.version >= STREAM_MIN_VERSION && hello.minVersion <= STREAM_VERSION)) {
       throw new ProtocolError(
         `HELLO speaks versions ${hello.minVersion} to ${hello.version}`,
@@ -112,7 +148,29 @@ export class Channel {
         `one of ${STREAM_MIN_VERSION} to ${STREAM_VERSION}`,
       );
     }
+    const { channel, index } = hello;
+    const control = channel === 'control' && index === 0;
+    if (!control && !(channel === 'pages' && Number.isInteger(index) && index >= 1 && index <= MOST_PAGE_CONNECTIONS)) {
+      throw new ProtocolError(
+        `HELLO is for channel ${channel} ${index}`,
+        FRAME_HEADER_SIZE,
+        `control 0, or pages 1 to ${MOST_PAGE_CONNECTIONS}`,
+      );
+    }
     return hello;
+  }
+
+  /** Nothing behind HELLO is read before the seed of its checksum is known. */
+  async #receiveFirst(): Promise<Frame> {
+    const deadline = Date.now() + this.#timeoutMs;
+    this.#awaited = 'HELLO';
+    for (;;) {
+      this.#readFrame();
+      const frame = this.#frames.shift();
+      if (frame !== undefined) return this.#expect(frame, [FrameType.HELLO]);
+      this.#throwIfOver('HELLO');
+      await this.#wait('waiting for HELLO', deadline);
+    }
   }
 
   /** From here on an abort no longer ends anything: the decision was made and the peer may act on it. */
@@ -120,43 +178,175 @@ export class Channel {
     this.#signal = undefined;
   }
 
+  /** Frames of this type go to `handler` as they arrive, whatever is being waited for, in their order among all that have handlers. */
+  on(type: FrameType, handler: (frame: Frame) => void): void {
+    this.#handlers.set(type, handler);
+  }
+
+  /** From now on: says something now and then, and ends the channel when nothing was heard of the peer for so long. Milliseconds. */
+  keepAlive(deadAfterMs: number): void {
+    const now = performance.now();
+    this.#heardAt = now;
+    this.#sentAt = now;
+    this.#startPumping();
+    const every = deadAfterMs / 5;
+    this.#keepAlive = setInterval(() => this.#beat(every, deadAfterMs), every);
+    this.#keepAlive.unref();
+  }
+
+  #beat(every: number, deadAfterMs: number): void {
+    if (this.#failure !== undefined || this.#ended) {
+      clearInterval(this.#keepAlive ?? undefined);
+      return;
+    }
+    const now = performance.now();
+    if (now - this.#sentAt >= every && !this.#stream.writableNeedDrain) this.#write(FrameType.KEEPALIVE, NOTHING);
+    // What has come and is not read yet, for want of a reader or because this process stood still itself, was heard all the same.
+    if (this.#stream.readableLength > 0) this.#heardAt = now;
+    if (now - this.#heardAt <= deadAfterMs) return;
+    setImmediate(() => {
+      if (this.#stream.readableLength > 0 || this.#heardAt > now) return;
+      this.#fail(
+        new VhostError('VHOST_ERR_TIMEOUT', `nothing was heard of the peer for ${Math.round(now - this.#heardAt)} ms`, {
+          hint: 'the peer, its host or the network is gone',
+        }),
+      );
+    });
+  }
+
+  #fail(error: Error): void {
+    this.#failure ??= error;
+    this.#wake();
+  }
+
   async sendJson(type: FrameType, message: unknown): Promise<void> {
     await this.send(type, Buffer.from(JSON.stringify(message)));
   }
 
-  /** Sends one frame; `payload` must not change until this resolves and the stream has taken it, so pages are given as copies. */
+  /**
+   * Sends one frame; `payload` must not change until this resolves and the stream has taken it, so pages are given as copies. Frames go out
+   * in the order of the calls.
+   */
   async send(type: FrameType, payload: Uint8Array): Promise<void> {
     this.#throwIfUnusable(`sending ${frameName(type)}`);
+    this.#write(type, payload);
+    const doing = `sending ${frameName(type)}`;
+    const deadline = Date.now() + this.#timeoutMs;
+    while (this.#stream.writableNeedDrain) {
+      // A peer that has given up says so, and takes nothing more.
+      if (type !== FrameType.HELLO) this.#startPumping();
+      if (this.#failure !== undefined) throw this.#failure;
+      if (this.#ended) throw this.#lost(doing);
+      await this.#wait(doing, deadline);
+    }
+  }
+
+  #write(type: FrameType, payload: Uint8Array): void {
     const header = encodeFrameHeader(type, this.#sendSequence++, payload, this.#seed);
     this.bytesSent += header.byteLength + payload.byteLength;
+    this.#sentAt = performance.now();
     this.#stream.cork();
     this.#stream.write(header);
     if (payload.byteLength > 0) this.#stream.write(payload);
     this.#stream.uncork();
-    const doing = `sending ${frameName(type)}`;
-    while (this.#stream.writableNeedDrain) {
-      // A peer that says something now has given up, and takes nothing more: hear it out instead of waiting for room.
-      if (this.#stream.readableLength >= FRAME_HEADER_SIZE) await this.receive([]);
-      if (this.#ended) throw this.#lost(doing, this.#failure);
-      await this.#wait(doing, this.#timeoutMs);
-    }
   }
 
   /** The next frame, which must be of one of `types`; CANCEL and ERROR of the peer become errors here, whatever was expected. */
   async receive(types: readonly FrameType[], timeoutMs = this.#timeoutMs): Promise<Frame> {
     const what = types.map(frameName).join(' or ');
-    const offset = this.bytesReceived;
-    const rawHeader = await this.#read(FRAME_HEADER_SIZE, what, timeoutMs);
-    const header: FrameHeader = decodeFrameHeader(rawHeader, offset, this.#receiveSequence);
-    const payload =
-      header.length === 0 ? Buffer.alloc(0) : await this.#read(header.length, frameName(header.type), timeoutMs);
-    verifyFrame(rawHeader, header, payload, this.#seed, offset);
-    this.#receiveSequence++;
-    if (!types.includes(header.type)) {
-      if (header.type === FrameType.CANCEL || header.type === FrameType.ERROR) throw peerEnded(header.type, payload);
-      throw new ProtocolError(`${frameName(header.type)} (frame ${header.sequence})`, offset, what);
+    const deadline = Date.now() + timeoutMs;
+    this.#awaited = what;
+    this.#startPumping();
+    for (;;) {
+      const frame = this.#frames.shift();
+      if (frame !== undefined) {
+        this.#queuedBytes -= frame.payload.byteLength;
+        this.#pump();
+        return this.#expect(frame, types);
+      }
+      this.#throwIfOver(what);
+      await this.#wait(`waiting for ${what}`, deadline);
     }
-    return { type: header.type, payload, offset };
+  }
+
+  #expect(frame: Frame, types: readonly FrameType[]): Frame {
+    if (types.includes(frame.type)) return frame;
+    const error = new ProtocolError(
+      `${frameName(frame.type)} (frame ${frame.sequence})`,
+      frame.offset,
+      types.map(frameName).join(' or '),
+    );
+    this.#fail(error);
+    throw error;
+  }
+
+  #startPumping(): void {
+    if (this.#pumping) return;
+    this.#pumping = true;
+    this.#pump();
+  }
+
+  #pump(): void {
+    if (!this.#pumping) return;
+    while (this.#failure === undefined && this.#queuedBytes < MOST_QUEUED_BYTES && this.#readFrame()) {
+      this.#heardAt = performance.now();
+    }
+  }
+
+  /** Reads a frame if all of it is there. What is wrong with it is found now, and thrown to whoever uses the channel next. */
+  #readFrame(): boolean {
+    try {
+      const offset = this.bytesReceived - (this.#header === null ? 0 : FRAME_HEADER_SIZE);
+      if (this.#header === null) {
+        const rawHeader = this.#take(FRAME_HEADER_SIZE);
+        if (rawHeader === null) return false;
+        this.#rawHeader = rawHeader;
+        this.#header = decodeFrameHeader(rawHeader, offset, this.#receiveSequence);
+      }
+      const header = this.#header;
+      const payload = header.length === 0 ? NOTHING : this.#take(header.length);
+      if (payload === null) return false;
+      verifyFrame(this.#rawHeader!, header, payload, this.#seed, offset);
+      this.#header = null;
+      this.#receiveSequence++;
+      this.#dispatch({ type: header.type, sequence: header.sequence, payload, offset });
+      return true;
+    } catch (error) {
+      this.#fail(error as Error);
+      return false;
+    }
+  }
+
+  #dispatch(frame: Frame): void {
+    if (frame.type === FrameType.CANCEL || frame.type === FrameType.ERROR) {
+      this.#peerEnded = true;
+      throw peerEnded(frame.type, frame.payload);
+    }
+    if (frame.type === FrameType.KEEPALIVE) return;
+    const handler = this.#handlers.get(frame.type);
+    if (handler !== undefined) {
+      handler(frame);
+      return;
+    }
+    this.#frames.push(frame);
+    this.#queuedBytes += frame.payload.byteLength;
+  }
+
+  /** Exactly `length` bytes; the stream buffers them and gives them in one piece. Null when they are not there yet. */
+  #take(length: number): Buffer | null {
+    if (this.#stream.destroyed) return null;
+    const chunk = this.#stream.read(length) as Buffer | null;
+    if (chunk === null) return null;
+    if (chunk.byteLength < length) {
+      // The end of the stream gives what there is.
+      throw this.#truncated(this.#expectedNow(), length, chunk.byteLength);
+    }
+    this.bytesReceived += length;
+    return chunk;
+  }
+
+  #expectedNow(): string {
+    return this.#header === null ? this.#awaited : frameName(this.#header.type);
   }
 
   async receiveJson<T>(type: FrameType, timeoutMs = this.#timeoutMs): Promise<T> {
@@ -173,7 +363,7 @@ export class Channel {
 
   /** Tells the peer why this side ends, if it still can; never throws. */
   async sendLast(type: typeof FrameType.CANCEL | typeof FrameType.ERROR, reason: string): Promise<void> {
-    if (this.#failure !== undefined || this.#stream.destroyed || !this.#stream.writable) return;
+    if (this.#peerEnded || this.#stream.destroyed || !this.#stream.writable) return;
     const payload = Buffer.from(JSON.stringify({ reason }));
     const header = encodeFrameHeader(type, this.#sendSequence++, payload, this.#seed);
     await new Promise<void>((resolve) => {
@@ -187,7 +377,9 @@ export class Channel {
 
   /** Ends this side; what the peer still sends is thrown away, and a peer that does not end its side is not waited for. */
   close(): void {
-    if (!this.#stream.writable || this.#failure !== undefined) {
+    if (this.#keepAlive !== null) clearInterval(this.#keepAlive);
+    this.#pumping = false;
+    if (!this.#stream.writable) {
       this.#stream.destroy();
       return;
     }
@@ -197,6 +389,7 @@ export class Channel {
   }
 
   destroy(): void {
+    if (this.#keepAlive !== null) clearInterval(this.#keepAlive);
     this.#stream.destroy();
   }
 
@@ -205,31 +398,31 @@ export class Channel {
     if (this.#signal?.aborted === true) throw abortedError(doing, this.#signal.reason);
   }
 
-  #throwIfUnusable(doing: string): void {
-    this.throwIfAborted(doing);
-    if (this.#failure !== undefined) throw this.#lost(doing, this.#failure);
-    if (this.#stream.destroyed) throw this.#lost(doing, undefined);
+  /** Throws what has ended the channel, if anything has. */
+  throwIfFailed(): void {
+    if (this.#failure !== undefined) throw this.#failure;
   }
 
-  #lost(doing: string, cause: unknown): VhostError {
-    const why = cause instanceof Error ? cause.message : 'the connection is closed';
+  #throwIfUnusable(doing: string): void {
+    this.throwIfAborted(doing);
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#stream.destroyed || this.#streamError !== undefined) throw this.#lost(doing);
+  }
+
+  #lost(doing: string): VhostError {
+    const cause = this.#streamError;
+    const why = cause?.message ?? 'the connection is closed';
     return new VhostError('VHOST_ERR_MIGRATION', `connection lost while ${doing}: ${why}`, { cause });
   }
 
-  /** Exactly `length` bytes; the stream buffers them and gives them in one piece. */
-  async #read(length: number, what: string, timeoutMs: number): Promise<Buffer> {
-    const deadline = Date.now() + timeoutMs;
-    for (;;) {
-      const chunk = this.#stream.read(length) as Buffer | null;
-      if (chunk !== null) {
-        if (chunk.byteLength < length) throw this.#truncated(what, length, chunk.byteLength);
-        this.bytesReceived += length;
-        return chunk;
-      }
-      if (this.#ended) throw this.#truncated(what, length, this.#stream.readableLength);
-      this.#throwIfUnusable(`waiting for ${what}`);
-      await this.#wait(`waiting for ${what}`, Math.max(0, deadline - Date.now()));
+  /** Nothing more can come, or nobody wants it. */
+  #throwIfOver(what: string): void {
+    this.throwIfAborted(`waiting for ${what}`);
+    if (this.#ended && this.#failure === undefined) {
+      const expected = this.#header === null ? FRAME_HEADER_SIZE : this.#header.length;
+      throw this.#truncated(this.#expectedNow(), expected, this.#stream.readableLength);
     }
+    this.#throwIfUnusable(`waiting for ${what}`);
   }
 
   #truncated(what: string, expected: number, got: number): ProtocolError {
@@ -237,12 +430,13 @@ export class Channel {
       `the stream ends after ${got} of ${expected} bytes`,
       this.bytesReceived + got,
       what,
-      this.#failure === undefined ? {} : { cause: this.#failure },
+      this.#streamError === undefined ? {} : { cause: this.#streamError },
     );
   }
 
-  /** Until something happened on the stream, or an error: aborted, failed, or nothing within the bound. */
-  async #wait(doing: string, timeoutMs: number): Promise<void> {
+  /** Until something happened on the stream, or an error: aborted, failed, or nothing before the deadline. */
+  async #wait(doing: string, deadline: number): Promise<void> {
+    const timeoutMs = Math.max(0, deadline - Date.now());
     let timer: NodeJS.Timeout | undefined;
     const happened = await new Promise<boolean>((resolve) => {
       const waiter = (): void => {
@@ -258,7 +452,7 @@ export class Channel {
     clearTimeout(timer);
     if (this.#signal?.aborted === true) throw abortedError(doing, this.#signal.reason);
     if (!happened) {
-      throw new VhostError('VHOST_ERR_TIMEOUT', `${doing}: nothing for ${timeoutMs} ms`, {
+      throw new VhostError('VHOST_ERR_TIMEOUT', `${doing}: not within ${this.#timeoutMs} ms`, {
         hint: 'the peer or the network stands still',
       });
     }

@@ -20,7 +20,14 @@ const WRITE_AHEAD = 1024 * 1024;
 
 /** The greeting of a destination that takes this version. */
 function greeting(): Buffer {
-  const hello = { version: STREAM_VERSION, minVersion: STREAM_MIN_VERSION, product: 'file', identity: '' };
+  const hello = {
+    version: STREAM_VERSION,
+    minVersion: STREAM_MIN_VERSION,
+    product: 'file',
+    identity: '',
+    channel: 'control',
+    index: 0,
+  };
   const payload = Buffer.from(JSON.stringify(hello));
   return Buffer.concat([encodeFrameHeader(FrameType.HELLO, 0, payload, 0), payload]);
 }

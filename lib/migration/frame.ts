@@ -8,8 +8,8 @@ import { crc32 } from 'node:zlib';
 import { ProtocolError } from '../errors';
 
 export const STREAM_MAGIC = 0x4d_4e_48_56; // "VHNM" in memory order
-export const STREAM_VERSION = 1;
-export const STREAM_MIN_VERSION = 1;
+export const STREAM_VERSION = 2;
+export const STREAM_MIN_VERSION = 2;
 
 export const FRAME_HEADER_SIZE = 20;
 /** No frame is larger; a length above it is a broken or foreign stream, refused before anything is allocated. */
@@ -30,6 +30,15 @@ export const FrameType = {
   END: 12,
   CANCEL: 13,
   ERROR: 14,
+  LAYOUT: 15,
+  OPEN: 16,
+  OPENED: 17,
+  FRAMES: 18,
+  GROUP: 19,
+  DRAINED: 21,
+  KEEPALIVE: 22,
+  PAGES_END: 23,
+  SETTLED: 24,
 } as const;
 export type FrameType = (typeof FrameType)[keyof typeof FrameType];
 

@@ -1,5 +1,7 @@
 /** Payloads of the migration's control frames, as plain data. Integers above 2^53 travel as hexadecimal strings. */
 import type { DeviceState } from '../device/device-state';
+import type { SideEnvironment } from './environment';
+import type { DestinationAccount, SourceAccount } from './handover/account';
 
 /** One region of guest memory. Bytes. */
 export interface RegionMessage {
@@ -12,13 +14,17 @@ export interface SetupMessage {
   regions: RegionMessage[];
   /** Bits the driver acked, hexadecimal. */
   features: string;
-  /** Virtqueues of the device. */
-  queues: number;
-  /** Size of every queue. */
-  queueSizes: number[];
+  /** Queue pairs that the driver has set up. */
+  pairs: number;
   mac: string;
   mtu: number;
-  kernel: string;
+  environment: SideEnvironment;
+  /** Frames can be handed over: the source reads its taps itself. */
+  relay: boolean;
+  /** Guest memory is not copied: its memfds are passed. */
+  sharedMemory: boolean;
+  /** Nothing is to be moved: the answer is all that is asked for. */
+  dryRun: boolean;
 }
 
 /** One thing the two sides do not have in common. */
@@ -32,6 +38,25 @@ export interface Difference {
 
 export interface SetupAckMessage {
   differences: Difference[];
+  environment: SideEnvironment;
+  relay: boolean;
+}
+
+/** The source's guest is about to stop: the destination is to keep what comes to its tap. */
+export interface OpenMessage {
+  /** As the device is now; where its rings stand means nothing. */
+  device: DeviceState;
+  addresses: string[];
+}
+
+export interface OpenedMessage {
+  /** Of the announcement to come, hexadecimal. */
+  nonce: string;
+}
+
+/** A region has come or gone at the source. */
+export interface LayoutMessage extends RegionMessage {
+  kind: 'add' | 'remove';
 }
 
 export interface RoundEndMessage {
@@ -45,6 +70,19 @@ export interface StateMessage {
   device: DeviceState;
   /** Opaque to the device: where the guest's own state begins, and whatever else its owner needs to go on. */
   guest: Record<string, unknown>;
+  /** The guest's unicast addresses, its device's own first, and the VLANs in which it was seen: to be announced. */
+  addresses: string[];
+  vlans: number[];
+}
+
+/** The source has sent every frame it had for the guest. */
+export interface DrainedMessage {
+  account: SourceAccount;
+}
+
+/** The destination reads its tap directly. */
+export interface SettledMessage {
+  account: DestinationAccount;
 }
 
 /** What the source's stop found, and what the destination's start took. Milliseconds. */

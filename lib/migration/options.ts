@@ -2,6 +2,9 @@
 import type { StoppedRing } from '../backend/backend';
 import type { DirtySource } from '../memory/dirty-log';
 import type { FaultPlan } from '../trace/fault-plan';
+import type { AnnounceOptions } from './announce-rounds';
+import type { ConvergenceDecision, ConvergenceOptions } from './convergence';
+import type { HandoverAccount } from './handover/account';
 import type { AuditResult, Difference } from './messages';
 
 /** Whoever writes to guest memory beside the device: a guest program here, processors in a virtual machine. */
@@ -26,22 +29,36 @@ export interface Round {
   ms: number;
   /** Pages that were dirty again when the round had been sent. */
   dirtyAfter: number;
+  /** When it began, since the beginning of the migration. */
+  startMs: number;
+  /** Pages of it that are dirty whenever one looks, which were sent last. */
+  hotPages: number;
   /** Newly dirty pages found before this round, by who wrote them. */
   dirtyBy: Record<string, number>;
 }
 
-export type MigrationPhase = 'setup' | 'precopy' | 'switchover' | 'ready' | 'commit' | 'running' | 'done';
+export type MigrationPhase = 'setup' | 'precopy' | 'relay' | 'switchover' | 'ready' | 'commit' | 'running' | 'done';
 
 export type MigrationEvent =
   | { kind: 'phase'; phase: MigrationPhase }
   | { kind: 'round'; round: Round }
-  | { kind: 'progress'; round: number; pages: number; bytes: number };
+  /** Pages and bytes of the round so far. */
+  | { kind: 'progress'; round: number; pages: number; bytes: number }
+  /** Before each round: what is to be sent in it, and what the downtime would be now. */
+  | {
+      kind: 'estimate';
+      round: number;
+      pages: number;
+      dirtyPagesPerSecond: number;
+      /** Milliseconds; null where nothing was measured yet. */
+      downtimeMs: number | null;
+      /** Until the switchover is over, at the present rates. Milliseconds; null when it does not converge. */
+      leftMs: number | null;
+    }
+  /** Why the rounds end, or why receive traffic is throttled. */
+  | { kind: 'decision'; action: ConvergenceDecision['action']; reason: string; estimateMs: number | null };
 
-export interface MigrationOptions {
-  /** The source stops the guest when what is left fits this, by the bandwidth it measured. Milliseconds, default 300. */
-  downtimeLimitMs?: number;
-  /** Rounds after which the source stops the guest whatever is left. Default 30. */
-  maxRounds?: number;
+export interface MigrationOptions extends AnnounceOptions, ConvergenceOptions {
   /** Longest wait for the peer at any one step. Milliseconds, default 30,000. */
   timeoutMs?: number;
   /** Ends the migration; before GO the source runs on as before. */
@@ -49,6 +66,13 @@ export interface MigrationOptions {
   onEvent?: (event: MigrationEvent) => void;
   /** Compare both sides' memory page by page after the switchover. Default true. */
   audit?: boolean;
+  /**
+   * Hand over the frames that reach either tap while the guest moves, so that none is lost, doubled or reordered. Default true; without it,
+   * or where a side does not read its taps itself, frames that reach the source meanwhile are lost.
+   */
+  handover?: boolean;
+  /** A peer of which nothing was heard for so long is taken for gone. Milliseconds, default 10,000. */
+  deadAfterMs?: number;
   /** Steps named `migration:final-sync` and `migration:last-page` can be left out, to show that the audit would find it. */
   faults?: FaultPlan;
 }
@@ -71,6 +95,8 @@ export interface MigrationResult {
   bytes: number;
   vrings: StoppedRing[];
   differences: Difference[];
+  /** What became of the frames meanwhile; null where none were handed over. */
+  handover: HandoverAccount | null;
   audit: AuditResult | null;
 }
 

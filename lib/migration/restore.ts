@@ -6,12 +6,14 @@ import { type FileHandle, open, stat } from 'node:fs/promises';
 import type { VirtioNetDevice } from '../device/virtio-net-device';
 import { invalidArgument } from '../errors';
 import type { GuestMemory } from '../memory/guest-memory';
+import { type Announcements, announce } from './announce';
+import { type AnnounceOptions, AnnounceRounds } from './announce-rounds';
 import { Channel } from './channel';
 import type { DestinationHost } from './destination';
 import { FileReader, fileError } from './file-stream';
-import { readSaved } from './saved-stream';
+import { readSaved, type SavedMachine } from './saved-stream';
 
-export interface RestoreOptions {
+export interface RestoreOptions extends AnnounceOptions {
   /** False leaves the device not started and the guest paused. Default true. */
   resume?: boolean | undefined;
   /** Longest wait for the disk at any one step. Milliseconds, default 30,000. */
@@ -25,6 +27,8 @@ export interface RestoredMachine<Guest> {
   guest: Guest;
   pages: number;
   bytes: number;
+  /** Goes on by itself in the background; null when the guest was left paused. */
+  announcing: AnnounceRounds | null;
 }
 
 /** Resolves with the guest running here. */
@@ -36,28 +40,33 @@ export async function restoreFromFile<Guest extends { resume(): void }>(
   const { file, size } = await openSaved(path);
   const reader = new FileReader(file);
   reader.on('error', () => undefined);
-  let memory: GuestMemory | undefined;
+  let saved: SavedMachine | undefined;
   let device: VirtioNetDevice | undefined;
   try {
     const channel = new Channel(reader, {
       ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     });
-    const saved = await readSaved(channel, host, size);
-    memory = saved.memory;
-    device = await host.createDevice(saved.state.device, memory);
-    const guest = await host.createGuest(saved.state.guest, memory, device);
+    saved = await readSaved(channel, host, size);
+    const { memory, backend, state, pages } = saved;
+    device = await host.createDevice(state.device, memory, backend);
+    const guest = await host.createGuest(state.guest, memory, device);
     channel.throwIfAborted('starting what was restored');
+    let announcing: AnnounceRounds | null = null;
     if (options.resume !== false) {
       await device.prepare();
+      const announcements: Announcements = { macs: state.addresses, vlans: state.vlans };
+      const tap = backend.taps?.[0];
+      if (tap !== undefined && device.linkUp && device.driverOk) announce(tap, announcements);
       await device.start();
-      host.announce(device);
       guest.resume();
+      announcing = new AnnounceRounds(device, announcements, options);
     }
-    return { memory, device, guest, pages: saved.pages, bytes: channel.bytesReceived };
+    return { memory, device, guest, pages, bytes: channel.bytesReceived, announcing };
   } catch (error) {
     await device?.close();
-    memory?.close();
+    await saved?.backend.close();
+    saved?.memory.close();
     throw fileError(reader.errored ?? error, path);
   } finally {
     reader.destroy();

@@ -10,6 +10,7 @@ import { invalidArgument, VhostError } from '../errors';
 import type { GuestMemory } from '../memory/guest-memory';
 import { native } from '../native';
 import { Channel } from './channel';
+import { describeSide } from './environment';
 import { FileWriter, fileError, type SaveFile } from './file-stream';
 import { elapsed, type MigratableGuest } from './options';
 import { writeSaved } from './saved-stream';
@@ -58,8 +59,9 @@ export async function saveToFile(
       ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     });
+    const environment = await describeSide(device.backend);
     await standstill.begin();
-    const pages = await writeSaved(channel, device, guest);
+    const pages = await writeSaved(channel, device, guest, environment);
     await writer.flushed();
     const pausedMs = standstill.ms;
     if (options.resume === true) await standstill.end();

@@ -7,7 +7,7 @@
  * were left out as holes.
  */
 import { createHash } from 'node:crypto';
-import { release } from 'node:os';
+import type { Backend } from '../backend/backend';
 import type { VirtioNetDevice } from '../device/virtio-net-device';
 import { ProtocolError, VhostError } from '../errors';
 import { PAGE_SIZE } from '../memory/address';
@@ -17,11 +17,14 @@ import { PageBitmap } from '../memory/page-bitmap';
 import { encodeHashes, hashPages } from '../observe/page-audit';
 import type { Channel, Frame } from './channel';
 import type { DestinationHost } from './destination';
+import { describeSide, type SideEnvironment } from './environment';
 import { FRAME_HEADER_SIZE, FrameType } from './frame';
-import type { AuditResult, RoundEndMessage, SetupMessage, StateMessage } from './messages';
+import { isObject, type Json } from './json';
+import type { AuditResult, Difference, RoundEndMessage, SetupMessage, StateMessage } from './messages';
 import type { MigratableGuest } from './options';
 import { applyPages, PageSender } from './pages';
-import { validateSetup } from './setup';
+import { compareSides } from './preflight';
+import { validateAddresses, validateSetup, validateVlans } from './setup';
 
 interface SavedEndMessage {
   audit: AuditResult | null;
@@ -34,17 +37,24 @@ async function hashMemory(memory: GuestMemory): Promise<SavedEndMessage['memory'
 }
 
 /** Writes a device and a guest that stand still. Answers the pages that were written. */
-export async function writeSaved(channel: Channel, device: VirtioNetDevice, guest: MigratableGuest): Promise<number> {
+export async function writeSaved(
+  channel: Channel,
+  device: VirtioNetDevice,
+  guest: MigratableGuest,
+  environment: SideEnvironment,
+): Promise<number> {
   const { memory, queues } = device;
   await channel.greet();
   const setup: SetupMessage = {
     regions: memory.regions.map(({ gpa, size }) => ({ gpa, size })),
     features: `0x${device.features.toString(16)}`,
-    queues: queues.length,
-    queueSizes: queues.map(({ size }) => size),
+    pairs: Math.max(1, Math.ceil((queues.findLastIndex(({ ready }) => ready) + 1) / 2)),
     mac: device.mac,
     mtu: device.mtu,
-    kernel: release(),
+    environment,
+    relay: false,
+    sharedMemory: false,
+    dryRun: false,
   };
   await channel.sendJson(FrameType.SETUP, setup);
   const bitmap = new PageBitmap(memory.end / PAGE_SIZE);
@@ -52,7 +62,8 @@ export async function writeSaved(channel: Channel, device: VirtioNetDevice, gues
   const { pages } = await new PageSender(memory, channel).send(bitmap, 0);
   const roundEnd: RoundEndMessage = { round: 0, pages, final: true };
   await channel.sendJson(FrameType.ROUND_END, roundEnd);
-  const state: StateMessage = { device: device.save(), guest: guest.save() };
+  const { addresses, vlans } = device;
+  const state: StateMessage = { device: device.save(), guest: guest.save(), addresses, vlans };
   await channel.sendJson(FrameType.STATE, state);
   const end: SavedEndMessage = { audit: null, memory: await hashMemory(memory) };
   channel.throwIfAborted('saving');
@@ -60,58 +71,71 @@ export async function writeSaved(channel: Channel, device: VirtioNetDevice, gues
   return pages;
 }
 
+type MemoryHost = Pick<DestinationHost<never>, 'compare' | 'createMemory' | 'createBackend'>;
+
 export interface SavedMachine {
   memory: GuestMemory;
+  /** Of the host, without a device on it. */
+  backend: Backend;
   state: StateMessage;
   pages: number;
 }
 
 /**
- * Reads memory and state and checks all of it before anything else is built. `length` is that of the whole stream: nothing may follow. A
- * failure leaves the memory closed.
+ * Reads memory and state and checks all of it before a device is built. `length` is that of the whole stream: nothing may follow. A
+ * failure leaves memory and backend closed.
  */
-export async function readSaved(
-  channel: Channel,
-  host: Pick<DestinationHost<never>, 'compare' | 'createMemory'>,
-  length: number,
-): Promise<SavedMachine> {
+export async function readSaved(channel: Channel, host: MemoryHost, length: number): Promise<SavedMachine> {
   await channel.answer();
-  const setup = await readSetup(channel, host);
-  const memory = host.createMemory(setup);
+  const frame = await channel.receive([FrameType.SETUP]);
+  const setup = validateSetup(channel.parseJson<unknown>(frame), frame.offset + FRAME_HEADER_SIZE);
+  const backend = await host.createBackend(setup);
+  let memory: GuestMemory | undefined;
   try {
+    throwIfFatal([...(await differencesFrom(setup, backend)), ...((await host.compare?.(setup)) ?? [])]);
+    memory = host.createMemory(setup);
     const pages = await readPages(channel, memory);
-    const state = objectOf(channel, await channel.receive([FrameType.STATE])) as unknown as StateMessage;
-    const endFrame = await channel.receive([FrameType.END]);
-    const end = objectOf(channel, endFrame) as unknown as Partial<SavedEndMessage>;
-    if (channel.bytesReceived !== length) {
-      const more = length - channel.bytesReceived;
-      throw new ProtocolError(`${more} bytes after END`, channel.bytesReceived, 'the end of the file');
-    }
-    const { sha256 } = await hashMemory(memory);
-    if (end.memory?.sha256 !== sha256) {
-      const says = JSON.stringify(end.memory?.sha256);
-      throw new ProtocolError(
-        `END: sha256 is ${says}`,
-        endFrame.offset + FRAME_HEADER_SIZE,
-        `${sha256}: pages are missing`,
-      );
-    }
-    return { memory, state, pages };
+    const state = await readState(channel);
+    await readEnd(channel, memory, length);
+    return { memory, backend, state, pages };
   } catch (error) {
-    memory.close();
+    memory?.close();
+    await backend.close();
     throw error;
   }
 }
 
-async function readSetup(channel: Channel, host: Pick<DestinationHost<never>, 'compare'>): Promise<SetupMessage> {
-  const frame = await channel.receive([FrameType.SETUP]);
-  const setup = validateSetup(channel.parseJson<unknown>(frame), frame.offset + FRAME_HEADER_SIZE);
-  const fatal = (await host.compare(setup)).filter(({ severity }) => severity === 'fatal');
-  if (fatal.length > 0) {
-    const list = fatal.map(({ what, source, destination }) => `${what}: ${source} saved, ${destination} here`);
-    throw new VhostError('VHOST_ERR_INCOMPATIBLE', `the saved device cannot be run here: ${list.join('; ')}`);
-  }
-  return setup;
+async function differencesFrom(setup: SetupMessage, backend: Backend): Promise<Difference[]> {
+  // Taps that nobody uses yet: what this kernel carries of offloads can be found out.
+  await backend.probe();
+  return compareSides(setup, await describeSide(backend));
+}
+
+function throwIfFatal(differences: Difference[]): void {
+  const fatal = differences.filter(({ severity }) => severity === 'fatal');
+  if (fatal.length === 0) return;
+  const list = fatal.map(({ what, source, destination }) => `${what}: ${source} saved, ${destination} here`);
+  throw new VhostError('VHOST_ERR_INCOMPATIBLE', `the saved device cannot be run here: ${list.join('; ')}`);
+}
+
+async function readState(channel: Channel): Promise<StateMessage> {
+  const frame = await channel.receive([FrameType.STATE]);
+  const state = objectOf(channel, frame) as unknown as StateMessage;
+  const at = frame.offset + FRAME_HEADER_SIZE;
+  return { ...state, addresses: validateAddresses(state.addresses, at), vlans: validateVlans(state.vlans, at) };
+}
+
+/** The last frame, of a file that ends with it, about the memory that was built. */
+async function readEnd(channel: Channel, memory: GuestMemory, length: number): Promise<void> {
+  const frame = await channel.receive([FrameType.END]);
+  const end = objectOf(channel, frame) as unknown as Partial<SavedEndMessage>;
+  const at = frame.offset + FRAME_HEADER_SIZE;
+  const after = at + frame.payload.length;
+  if (after !== length) throw new ProtocolError(`${length - after} bytes after END`, after, 'the end of the file');
+  const { sha256 } = await hashMemory(memory);
+  if (end.memory?.sha256 === sha256) return;
+  const says = JSON.stringify(end.memory?.sha256);
+  throw new ProtocolError(`END: sha256 is ${says}`, at, `${sha256}: pages are missing`);
 }
 
 async function readPages(channel: Channel, memory: GuestMemory): Promise<number> {
@@ -135,8 +159,8 @@ async function readPages(channel: Channel, memory: GuestMemory): Promise<number>
   }
 }
 
-function objectOf(channel: Channel, frame: Frame): Record<string, unknown> {
+function objectOf(channel: Channel, frame: Frame): Json {
   const value = channel.parseJson<unknown>(frame);
-  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  if (isObject(value)) return value;
   throw new ProtocolError('a message that is no object', frame.offset + FRAME_HEADER_SIZE, 'a JSON object');
 }

@@ -1,12 +1,12 @@
 /**
  * The side that gives the guest away.
  *
- *     setup, rounds of dirty pages, then: guest paused, backend stopped, last sync, last pages, state, [READY] GO [RUNNING]
+ *     setup, rounds of dirty pages, frames recorded, tap opened there, one more round, then:
+ *     guest paused, backend stopped, last sync, last pages, state, [READY] GO [RUNNING], the rest of the frames, both accounts
  *
  * Before GO every failure and every cancel leaves the guest running here with logging off. From GO on this side never runs the guest
  * again by itself; when RUNNING does not come, the error says that the state is uncertain.
  */
-import { release } from 'node:os';
 import type { Duplex } from 'node:stream';
 import type { VirtioNetDevice } from '../device/virtio-net-device';
 import { VhostError } from '../errors';
@@ -18,11 +18,20 @@ import { hashPages } from '../observe/page-audit';
 import { compareHashes } from './audit';
 import { Channel } from './channel';
 import { Convergence } from './convergence';
+import { describeSide, readEnvironment } from './environment';
 import { FrameType } from './frame';
+import { compareAccounts, type DestinationAccount, type HandoverAccount } from './handover/account';
+import { type Grace, gracePeriods } from './handover/grace';
+import { type RelaySink, SourceRelay } from './handover/source-relay';
 import type {
   AuditResult,
+  Difference,
+  DrainedMessage,
+  OpenedMessage,
+  OpenMessage,
   RoundEndMessage,
   RunningMessage,
+  SettledMessage,
   SetupAckMessage,
   SetupMessage,
   StateMessage,
@@ -70,6 +79,16 @@ export class MigrationSource {
     }
   }
 
+  /** Compares the two sides and moves nothing. Everything that differs, also what would end a migration. */
+  async preflight(stream: Duplex): Promise<Difference[]> {
+    const channel = new Channel(stream, this.#channelOptions());
+    try {
+      return await new SourceRun(this.#device, this.#guest, channel, this.#options).compare(true);
+    } finally {
+      channel.close();
+    }
+  }
+
   #channelOptions(): { timeoutMs?: number; signal?: AbortSignal } {
     const { timeoutMs, signal } = this.#options;
     return { ...(timeoutMs === undefined ? {} : { timeoutMs }), ...(signal === undefined ? {} : { signal }) };
@@ -90,6 +109,10 @@ class SourceRun {
   readonly #stopListening: () => void;
   /** What happened to guest memory since SETUP told the destination of it. */
   #layoutChange: string | null = null;
+  #grace: Grace | null = null;
+  /** Once frames pass through this process. */
+  #relay: SourceRelay | null = null;
+  #nonce: Uint8Array | null = null;
 
   constructor(
     readonly device: VirtioNetDevice,
@@ -97,7 +120,8 @@ class SourceRun {
     readonly channel: Channel,
     readonly options: MigrationOptions,
   ) {
-    this.#convergence = new Convergence(options.downtimeLimitMs ?? 300, options.maxRounds ?? 30);
+    const { downtimeLimitMs, maxRounds } = options;
+    this.#convergence = new Convergence({ downtimeLimitMs, maxRounds });
     this.#sender = new PageSender(device.memory, channel);
     this.#bitmap = new PageBitmap(device.memory.end / PAGE_SIZE);
     this.#stopListening = device.memory.onChange(async ({ kind, region }) => {
@@ -113,10 +137,15 @@ class SourceRun {
       const differences = await this.#setup();
       const union = await this.#startLogging();
       await this.#precopy(union);
+      await this.#openRelay(union);
       const result = await this.#switchover(union);
       return { ...result, differences };
     } catch (error) {
-      if (this.#committed) throw uncertain(error);
+      if (this.#committed) {
+        // Should it turn out that the guest does not run there, a start here begins with what was collected for it.
+        this.#relay?.giveBack();
+        throw uncertain(error);
+      }
       await this.#resumeHere(error);
       throw error;
     } finally {
@@ -124,27 +153,40 @@ class SourceRun {
     }
   }
 
-  async #setup(): Promise<MigrationResult['differences']> {
+  async #setup(): Promise<Difference[]> {
     this.#phase('setup');
-    const { memory, queues } = this.device;
-    await this.channel.greet();
-    const setup: SetupMessage = {
-      regions: memory.regions.map((region) => ({ gpa: region.gpa, size: region.size })),
-      features: `0x${this.device.features.toString(16)}`,
-      queues: queues.length,
-      queueSizes: queues.map((queue) => queue.size),
-      mac: this.device.mac,
-      mtu: this.device.mtu,
-      kernel: release(),
-    };
-    await this.channel.sendJson(FrameType.SETUP, setup);
-    const { differences } = await this.channel.receiveJson<SetupAckMessage>(FrameType.SETUP_ACK);
+    const differences = await this.compare(false);
     const fatal = differences.filter((difference) => difference.severity === 'fatal');
     if (fatal.length > 0) {
       const list = fatal.map(({ what, source, destination }) => `${what}: ${source} here, ${destination} there`);
       throw new VhostError('VHOST_ERR_INCOMPATIBLE', `the destination cannot run this device: ${list.join('; ')}`);
     }
     return differences;
+  }
+
+  /** The first words of both sides. */
+  async compare(dryRun: boolean): Promise<Difference[]> {
+    const { memory, queues } = this.device;
+    await this.channel.greet();
+    this.channel.keepAlive(this.options.deadAfterMs ?? 10_000);
+    const environment = await describeSide(this.device.backend);
+    const relay = this.device.running && this.device.backend.taps !== null && this.options.handover !== false;
+    const setup: SetupMessage = {
+      regions: memory.regions.map((region) => ({ gpa: region.gpa, size: region.size })),
+      features: `0x${this.device.features.toString(16)}`,
+      pairs: Math.max(1, Math.ceil((queues.findLastIndex(({ ready }) => ready) + 1) / 2)),
+      mac: this.device.mac,
+      mtu: this.device.mtu,
+      environment,
+      relay,
+      sharedMemory: false,
+      dryRun,
+    };
+    await this.channel.sendJson(FrameType.SETUP, setup);
+    const ack = await this.channel.receiveJson<SetupAckMessage>(FrameType.SETUP_ACK);
+    const there = readEnvironment(ack.environment);
+    if (relay && ack.relay) this.#grace = gracePeriods(there.bootId === environment.bootId);
+    return ack.differences;
   }
 
   /** Both logs on before the first page is read: whatever is written from here on is found by a later round. */
@@ -166,8 +208,25 @@ class SourceRun {
       this.options.onEvent?.({ kind: 'round', round: { ...sent } });
       this.channel.throwIfAborted('pre-copy');
       this.#throwIfLayoutChanged();
-      if (this.#convergence.done(sent, dirtyAfter)) return;
+      if (this.#convergence.decide({ ...sent, dirtyPages: dirtyAfter, dirtyBy: this.#dirtyBy }).action !== 'continue')
+        return;
     }
+  }
+
+  /** Whatever takes time is done while the guest still runs: from here on every frame passes here, and the destination keeps what it gets. */
+  async #openRelay(union: DirtyUnion): Promise<void> {
+    const grace = this.#grace;
+    if (grace === null || !this.device.running) return;
+    this.#phase('relay');
+    this.#relay = await SourceRelay.begin(this.device, grace);
+    const open: OpenMessage = { device: this.device.outline(), addresses: this.#relay.addresses.list };
+    await this.channel.sendJson(FrameType.OPEN, open);
+    const { nonce } = await this.channel.receiveJson<OpenedMessage>(FrameType.OPENED);
+    this.#nonce = Buffer.from(nonce, 'hex');
+    this.#take(union);
+    await this.#sendRound(this.#rounds.length, false);
+    this.#take(union);
+    this.channel.throwIfAborted('opening the relay');
   }
 
   #throwIfLayoutChanged(): void {
@@ -206,6 +265,7 @@ class SourceRun {
     this.#throwIfLayoutChanged();
     await this.guest.pause();
     await this.device.stop();
+    this.#relay?.collect(this.#sink, this.#nonce!);
     const stopped = performance.now();
     // Only now is the log complete: the kernel publishes used entries before it marks the page of the data.
     if (faults?.next('migration:final-sync') == null) this.#take(union);
@@ -217,7 +277,12 @@ class SourceRun {
     const last = await this.#sendRound(this.#rounds.length, true);
     this.options.onEvent?.({ kind: 'round', round: { ...last } });
     const lastPages = performance.now();
-    const state: StateMessage = { device: this.device.save(), guest: this.guest.save() };
+    const state: StateMessage = {
+      device: this.device.save(),
+      guest: this.guest.save(),
+      addresses: this.#relay?.addresses.list ?? this.device.addresses,
+      vlans: this.#relay?.vlans ?? this.device.vlans,
+    };
     await this.channel.sendJson(FrameType.STATE, state);
     await this.channel.receive([FrameType.READY]);
     this.#phase('ready');
@@ -238,7 +303,8 @@ class SourceRun {
       start: elapsed(ready, running),
     };
     const vrings = [...this.device.backend.stoppedRings];
-    // The destination runs: what fails from here on is the audit, not the migration.
+    // The destination runs: what fails from here on is the proof, not the migration.
+    const handover = await this.#finishRelay();
     const audit = await this.#finish().catch(() => null);
     this.#phase('done');
     return {
@@ -248,8 +314,32 @@ class SourceRun {
       downtimeParts,
       bytes: this.channel.bytesSent,
       vrings,
+      handover,
       audit,
     };
+  }
+
+  readonly #sink: RelaySink = {
+    // What fails to be sent ends the channel, which whoever waits for it is told.
+    frames: (payload) => void this.channel.send(FrameType.FRAMES, payload).catch(() => undefined),
+    group: (payload) => void this.channel.send(FrameType.GROUP, payload).catch(() => undefined),
+  };
+
+  /** The rest of the frames, and both accounts of them. */
+  async #finishRelay(): Promise<HandoverAccount | null> {
+    const relay = this.#relay;
+    if (relay === null) return null;
+    let destination: DestinationAccount | null = null;
+    try {
+      const drained: DrainedMessage = { account: await relay.finish(this.#grace!) };
+      await this.channel.sendJson(FrameType.DRAINED, drained);
+      destination = (await this.channel.receiveJson<SettledMessage>(FrameType.SETTLED)).account;
+    } catch {
+      // The destination goes on by itself, and accounts for it.
+    }
+    const { account } = relay;
+    await relay.end();
+    return destination === null ? null : compareAccounts(account, destination);
   }
 
   /** After RUNNING: this side's memory stands as it was at the stop, so it can still be compared with what the destination began with. */
@@ -272,11 +362,13 @@ class SourceRun {
     const aborted = error instanceof VhostError && error.code === 'VHOST_ERR_ABORTED';
     const told = this.channel.sendLast(aborted ? FrameType.CANCEL : FrameType.ERROR, reason);
     try {
+      this.#relay?.giveBack();
       if (this.#paused) {
         if (!this.device.running) await this.device.start();
         this.guest.resume();
         this.#paused = false;
       }
+      await this.#relay?.end();
       await this.#stopLogging();
     } catch (cause) {
       const why = cause instanceof Error ? cause.message : String(cause);

@@ -121,3 +121,10 @@ function digit(text: string, at: number): number {
   const character = text.charCodeAt(at) | 0x20;
   return character < 0x3a ? character - 0x30 : character - 0x57;
 }
+
+/** VLAN identifiers of a table, ascending. */
+export function vlanList(table: Readonly<Uint8Array>): number[] {
+  const list: number[] = [];
+  for (let vid = 0; vid < VLANS; vid++) if (((table[vid >> 3]! >> (vid & 7)) & 1) !== 0) list.push(vid);
+  return list;
+}

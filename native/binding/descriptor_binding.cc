@@ -3,6 +3,7 @@
 
 #include "binding/async_call.h"
 #include "core/event_fd.h"
+#include "core/netns.h"
 #include "core/page_io.h"
 
 namespace vhost_net::binding {
@@ -43,6 +44,28 @@ napi_value FdOpen(napi_env env, napi_callback_info info) {
   UniqueFd fd;
   const Result result = OpenFd(path.c_str(), flags, &fd);
   return FdOrErrno(env, result, std::move(fd));
+}
+
+struct OpenedFile {
+  Result result;
+  UniqueFd fd;
+};
+
+napi_value NetnsOpen(napi_env env, napi_callback_info info) {
+  Args args(env, info);
+  auto netns = args.StringOrNull("netns");
+  std::string path = args.String("path");
+  const int flags = args.Int32("flags");
+  if (args.failed()) return nullptr;
+  return RunAsync(
+      env, "open",
+      [netns = std::move(netns), path = std::move(path), flags]() {
+        OpenedFile file;
+        file.result = RunInNetns(netns ? netns->c_str() : nullptr,
+                                 [&]() { return OpenFd(path.c_str(), flags, &file.fd); });
+        return file;
+      },
+      [](napi_env done_env, OpenedFile& file) { return FdOrErrno(done_env, file.result, std::move(file.fd)); });
 }
 
 napi_value FdNumber(napi_env env, napi_callback_info info) {
@@ -136,6 +159,7 @@ constexpr Entry kEntries[] = {
     {"fdAdopt", FdAdopt},
     {"fdDup", FdDup},
     {"fdOpen", FdOpen},
+    {"netnsOpen", NetnsOpen},
     {"fdNumber", FdNumber},
     {"fdRelease", FdRelease},
     {"fdClose", FdClose},

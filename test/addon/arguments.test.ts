@@ -15,6 +15,7 @@ const FIRST_IS_NO_HANDLE = [
   'vhostAdopt',
   'tapOpen',
   'netdevIoctl',
+  'netnsOpen',
   'socketCreate',
 ];
 const FIRST_IS_ARRAY = ['bitmapCount', 'bitmapIndexes', 'rangeIsZero', 'pageHashesOf'];

@@ -18,11 +18,9 @@ import { Netns } from '../../lib/host/netns';
 import { Tap } from '../../lib/host/tap';
 import { PAGE_SIZE } from '../../lib/memory/address';
 import { GuestWriteLog } from '../../lib/memory/dirty-log';
-import { GuestMemory, maxMemRegions } from '../../lib/memory/guest-memory';
-import { announce } from '../../lib/migration/announce';
+import { GuestMemory } from '../../lib/memory/guest-memory';
 import { type DestinationHost, MigrationDestination } from '../../lib/migration/destination';
 import type { MigrationOptions, MigrationResult } from '../../lib/migration/options';
-import { compareSetup } from '../../lib/migration/setup';
 import { MigrationSource } from '../../lib/migration/source';
 import { bits } from '../../lib/net/features';
 import { Station } from '../../lib/observe/station';
@@ -70,19 +68,13 @@ export class Place {
   /** What a destination here does; tests change parts of it. */
   host(): DestinationHost<GuestRunner> {
     return {
-      compare: async (setup) => {
-        const backend = await this.backend();
-        const { offeredFeatures: features } = backend;
-        await backend.close();
-        return compareSetup(setup, { features, queues: 2, maxRegions: maxMemRegions(), mtu: await this.tap.mtu() });
-      },
       createMemory: (setup) => GuestMemory.create(setup.regions),
-      createDevice: async (state, memory) => VirtioNetDevice.restore(state, { memory, backend: await this.backend() }),
+      createBackend: () => this.backend(),
+      createDevice: async (state, memory, backend) => VirtioNetDevice.restore(state, { memory, backend }),
       createGuest: async (saved, memory, device) => {
         const log = new GuestWriteLog(memory.end / PAGE_SIZE);
         return new GuestRunner(Guest.resume(memory, Number(saved.gpa), { log }), device, log);
       },
-      announce: (device) => announce(this.tap, device.mac),
     };
   }
 }

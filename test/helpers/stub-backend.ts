@@ -7,6 +7,7 @@ import { EVERYTHING } from './device-rig';
 
 export class StubBackend extends EventEmitter<BackendEvents> implements Backend {
   readonly kind = 'emulated';
+  readonly taps = null;
   offeredFeatures: bigint;
   readonly stoppedRings: readonly StoppedRing[] = [];
   /** What it was asked for, in order. */

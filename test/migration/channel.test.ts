@@ -134,7 +134,7 @@ describe('migration channel', () => {
       identity: '0'.repeat(32),
     };
     await source.sendJson(FrameType.HELLO, hello);
-    await expect(destination.answer()).rejects.toThrow(/speaks versions 2 to 6.*expected one of 1 to 1/);
+    await expect(destination.answer()).rejects.toThrow(/speaks versions 3 to 7.*expected one of 2 to 2/);
   });
 
   test('the wrong frame names what came and what was expected', async () => {

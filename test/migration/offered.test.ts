@@ -10,7 +10,6 @@ import { Tap } from '../../lib/host/tap';
 import { PAGE_SIZE } from '../../lib/memory/address';
 import { GuestWriteLog } from '../../lib/memory/dirty-log';
 import { GuestMemory } from '../../lib/memory/guest-memory';
-import { announce } from '../../lib/migration/announce';
 import { MigrationDestination } from '../../lib/migration/destination';
 import { MigrationSource } from '../../lib/migration/source';
 import { DeviceRig, EVERYTHING } from '../helpers/device-rig';
@@ -36,21 +35,16 @@ test.each([
   let mmio: VirtioMmio | null = null;
   let moved: NetDriver | null = null;
   const destination = new MigrationDestination<GuestRunner>({
-    compare: async () => [],
     createMemory: ({ regions }) => GuestMemory.create(regions),
-    createDevice: async (state, memory) =>
-      VirtioNetDevice.restore(state, {
-        memory,
-        backend: new EmulatedBackend({ taps, prepareTaps: true }),
-        properties: device.properties,
-      }),
+    createBackend: async () => new EmulatedBackend({ taps, prepareTaps: true }),
+    createDevice: async (state, memory, backend) =>
+      VirtioNetDevice.restore(state, { memory, backend, properties: device.properties }),
     createGuest: async (saved, memory, restored) => {
       log.there = new GuestWriteLog(memory.end / PAGE_SIZE);
       mmio = new VirtioMmio(restored, { watchCalls: false });
       moved = NetDriver.resume(mmio, memory, Number(saved.gpa), log.there);
       return new GuestRunner(moved.guest, restored, log.there);
     },
-    announce: (restored) => announce(taps[0]!, restored.mac),
   });
   const [{ audit }, received] = await Promise.all([
     new MigrationSource({ device, guest: runner }).migrate(near),

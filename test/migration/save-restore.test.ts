@@ -5,6 +5,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, syml
 import { type FileHandle, open, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Backend } from '../../lib/backend/backend';
 import { VIRTIO_F_VERSION_1 } from '../../lib/constants/virtio-net';
 import { VirtioNetDevice } from '../../lib/device/virtio-net-device';
 import { gpa, PAGE_SIZE } from '../../lib/memory/address';
@@ -13,6 +14,7 @@ import { GuestMemory } from '../../lib/memory/guest-memory';
 import type { DestinationHost } from '../../lib/migration/destination';
 import type { SaveFile } from '../../lib/migration/file-stream';
 import { encodeFrameHeader, FrameType, streamSeed } from '../../lib/migration/frame';
+import type { Difference } from '../../lib/migration/messages';
 import type { MigratableGuest } from '../../lib/migration/options';
 import { restoreFromFile } from '../../lib/migration/restore';
 import { saveToFile } from '../../lib/migration/save';
@@ -95,20 +97,19 @@ async function discard({ device, memory }: { device: VirtioNetDevice; memory: Gu
 
 class Host implements DestinationHost<StubGuest> {
   readonly made: string[] = [];
-  compare = async () => [];
+  readonly backend = new StubBackend();
+  compare = async (): Promise<Difference[]> => [];
   createMemory = ({ regions }: { regions: { gpa: number; size: number }[] }) => GuestMemory.create(regions);
-  async createDevice(state: unknown, memory: GuestMemory): Promise<VirtioNetDevice> {
+  createBackend = async () => this.backend;
+  async createDevice(state: unknown, memory: GuestMemory, backend: Backend): Promise<VirtioNetDevice> {
     this.made.push('device');
-    return VirtioNetDevice.restore(state, { memory, backend: new StubBackend() });
+    return VirtioNetDevice.restore(state, { memory, backend });
   }
   async createGuest(saved: Record<string, unknown>): Promise<StubGuest> {
     this.made.push(`guest ${JSON.stringify(saved)}`);
     const guest = new StubGuest();
     guest.running = false;
     return guest;
-  }
-  announce(): void {
-    this.made.push('announced');
   }
 }
 
@@ -191,7 +192,7 @@ describe('saving', () => {
     const host = new Host();
     const restored = await restoreFromFile(path, host);
     expect(await hashPages(restored.memory)).toEqual(await hashPages(saved.memory));
-    expect(host.made).toEqual(['device', 'guest {"gpa":4096}', 'announced']);
+    expect(host.made).toEqual(['device', 'guest {"gpa":4096}']);
     expect([restored.guest.running, restored.device.running]).toEqual([true, true]);
     await restored.device.stop();
     expect(restored.device.save()).toEqual(saved.device.save());
@@ -396,6 +397,8 @@ describe('restoring what is not whole', () => {
     await writeFile(damaged, content);
     const error = (await failure(restoreFromFile(damaged, host))) as Error;
     expect(host.made).toEqual([]);
+    // What was opened before the first page is closed.
+    if (host.backend.calls.length > 0) expect(host.backend.calls.at(-1)).toBe('close');
     return error;
   }
 
@@ -508,15 +511,13 @@ describe('restoring what is not whole', () => {
       message: expect.stringContaining('version'),
     });
     const host = new Host();
-    host.compare = async () => [{ what: 'mtu', source: '9000', destination: '1500', severity: 'fatal' }] as never;
+    host.compare = async () => [{ what: 'mtu', source: '9000', destination: '1500', severity: 'fatal' }];
     expect(await refused(bytes, host)).toMatchObject({
       code: 'VHOST_ERR_INCOMPATIBLE',
       message: expect.stringContaining('mtu: 9000 saved, 1500 here'),
     });
     host.compare = new Host().compare;
-    host.announce = () => {
-      throw new Error('no network');
-    };
+    host.backend.fail('start', new Error('no network'));
     expect(await failure(restoreFromFile(damaged.replace('damaged', 'none'), host))).toMatchObject({ code: 'ENOENT' });
     await writeFile(damaged, bytes);
     expect(await failure(restoreFromFile(damaged, host))).toMatchObject({ message: 'no network' });

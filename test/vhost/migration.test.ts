@@ -138,11 +138,10 @@ test('memory added in the middle ends the migration before GO, the next one take
   await boot();
   const at = 0x1_0000_0000;
   const host = there.host();
-  const { compare } = host;
   // The source has told of its regions; the answer comes after there is one more.
-  host.compare = async (setup) => {
+  host.compare = async () => {
     await machine.memory.addRegion({ gpa: at, size: 1 << 20 });
-    return compare(setup);
+    return [];
   };
   await expect(rig.migrate(machine, there, { host })).rejects.toMatchObject({ code: 'VHOST_ERR_MIGRATION' });
   expect(machine.device.running).toBe(true);

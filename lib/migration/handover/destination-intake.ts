@@ -1,0 +1,179 @@
+/**
+ * The destination's part in handing frames over. Until the cut is near its tap is read and thrown away; from then on it is kept. The guest starts
+ * on the emulated data path and is given the source's frames as they come. When those have ended, the frames of both taps are joined, what only
+ * this tap had follows, and then the tap is read directly.
+ */
+import { EmulatedBackend } from '../../backend/emulated';
+import type { Tap } from '../../host/tap';
+import type { DestinationAccount } from './account';
+import { emptied, FrameQueue } from './frame-queue';
+import { digest, GuestAddresses, streamKey } from './frame-sort';
+import { type CutSide, GroupRecord } from './group-record';
+import { type Join, join } from './join';
+import type { TapCounters } from './tap-counters';
+
+interface KeptFrame {
+  readonly frame: Uint8Array;
+  /** Null for unicast. */
+  readonly stream: bigint | null;
+  readonly digest: bigint;
+}
+
+export class DestinationIntake {
+  /** What the guest starts on. */
+  readonly backend: EmulatedBackend;
+  readonly queues: readonly FrameQueue[];
+  readonly counters: TapCounters;
+  #addresses = new GuestAddresses([]);
+  /** By queue, in its order. */
+  readonly #kept: KeptFrame[][];
+  readonly #before = new GroupRecord();
+  readonly #after = new GroupRecord();
+  readonly #account = { discarded: 0, read: 0, own: 0, received: 0 };
+  #startedAt = 0;
+  #firstSentMs: number | null = null;
+  weakGraces = 0;
+
+  /** `header`: bytes of virtio-net header before each frame. */
+  constructor(taps: readonly Tap[], header: number, counters: TapCounters) {
+    this.counters = counters;
+    this.queues = taps.map((tap) => new FrameQueue(tap, header));
+    this.#kept = taps.map(() => []);
+    this.backend = new EmulatedBackend({
+      taps,
+      prepareTaps: true,
+      inlets: this.queues,
+      onTransmit: () => {
+        this.#firstSentMs ??= performance.now() - this.#startedAt;
+      },
+    });
+    for (const queue of this.queues) {
+      queue.collect(() => {
+        this.#account.discarded++;
+      });
+    }
+  }
+
+  /** Throws away no more. `addresses` are the guest's. */
+  open(addresses: readonly string[]): void {
+    this.#addresses = new GuestAddresses(addresses);
+    for (const [pair, queue] of this.queues.entries()) {
+      // What waited before this moment is as good as thrown away.
+      while (!queue.drain());
+      queue.collect((arena, start, end) => this.#keep(pair, arena, start, end));
+    }
+  }
+
+  #keep(pair: number, arena: Uint8Array, start: number, end: number): void {
+    const at = start + this.queues[pair]!.header;
+    this.#account.read++;
+    const sort = this.#addresses.sort(arena, at);
+    if (sort === 'own') {
+      this.#account.own++;
+      return;
+    }
+    const stream = sort === 'group' ? streamKey(arena, at, end, this.queues.length) : null;
+    const frame = arena.slice(start, end);
+    this.#kept[pair]!.push({ frame, stream, digest: stream === null ? 0n : digest(arena, at, end) });
+  }
+
+  /** More of the guest's addresses have become known: what was kept is sorted anew. */
+  setAddresses(addresses: readonly string[]): void {
+    this.#addresses = new GuestAddresses(addresses);
+    for (const [pair, frames] of this.#kept.entries()) {
+      const at = this.queues[pair]!.header;
+      this.#kept[pair] = frames.flatMap((kept) => {
+        const sort = this.#addresses.sort(kept.frame, at);
+        if (sort === 'own') this.#account.own++;
+        if (sort === 'own') return [];
+        return sort === 'unicast' ? { ...kept, stream: null } : kept;
+      });
+    }
+  }
+
+  /** The guest runs. */
+  started(): void {
+    this.#startedAt = performance.now();
+  }
+
+  /** A frame of the source's tap, for the guest. */
+  receive(pair: number, frame: Uint8Array): void {
+    this.#account.received++;
+    this.queues[pair]!.push(Uint8Array.from(frame));
+  }
+
+  /** A frame that reached the source's tap, and perhaps this one. */
+  seen(side: CutSide, stream: bigint, hash: bigint): void {
+    (side === 'after' ? this.#after : this.#before).add(stream, hash);
+  }
+
+  /**
+   * The source has sent everything (`complete`), or is lost. Joins, and lets the guest have what only this tap had. Resolves when the tap is read
+   * directly and nothing waits in between.
+   */
+  async finish(complete: boolean): Promise<DestinationAccount> {
+    for (const queue of this.queues) queue.drain();
+    const joins = this.#joins();
+    const positions = new Map<bigint, number>();
+    let matched = 0;
+    let kept = 0;
+    for (const [pair, queue] of this.queues.entries()) {
+      for (const { frame, stream } of this.#kept[pair]!) {
+        if (stream !== null && this.#isMatched(joins, positions, stream)) {
+          matched++;
+          continue;
+        }
+        queue.push(frame);
+        kept++;
+      }
+      this.#kept[pair] = [];
+      queue.passThrough();
+    }
+    const all = [...joins.values()];
+    const account: DestinationAccount = {
+      ...this.#account,
+      matched,
+      kept,
+      dropped: this.counters.dropped(),
+      ambiguous: all.filter(({ ambiguous }) => ambiguous).length,
+      disagreeing: all.filter(({ disagrees }) => disagrees).length,
+      weakGraces: this.weakGraces,
+      complete: (await emptied(this.queues)) && complete,
+      firstReceivedMs: this.#firstReceivedMs(),
+      firstSentMs: this.#firstSentMs,
+    };
+    return account;
+  }
+
+  #firstReceivedMs(): number | null {
+    const times = this.queues.flatMap(({ firstReadAt }) => (firstReadAt === null ? [] : [firstReadAt]));
+    return times.length === 0 ? null : Math.min(...times) - this.#startedAt;
+  }
+
+  /** By stream, over all queues: with several of them a stream is in one. */
+  #joins(): Map<bigint, Join> {
+    const kept = new Map<bigint, bigint[]>();
+    for (const frames of this.#kept) {
+      for (const { stream, digest: hash } of frames) {
+        if (stream === null) continue;
+        const list = kept.get(stream);
+        if (list === undefined) kept.set(stream, [hash]);
+        else list.push(hash);
+      }
+    }
+    const joins = new Map<bigint, Join>();
+    for (const [stream, list] of kept) joins.set(stream, join(this.#before.of(stream), this.#after.of(stream), list));
+    return joins;
+  }
+
+  #isMatched(joins: ReadonlyMap<bigint, Join>, positions: Map<bigint, number>, stream: bigint): boolean {
+    const position = positions.get(stream) ?? 0;
+    positions.set(stream, position + 1);
+    return joins.get(stream)!.isMatched(position);
+  }
+
+  /** Nothing of it reads the tap any more. The backend is closed by whoever has it. */
+  close(): void {
+    for (const queue of this.queues) queue.close();
+  }
+}

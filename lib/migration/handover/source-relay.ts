@@ -1,0 +1,258 @@
+/**
+ * The source's part in handing frames over. Shortly before the guest stops its device goes on with the emulated data path, so that every frame
+ * from then on passes here: those that reached both taps are remembered. When the guest stands its tap is read on without pause, and what is for
+ * the guest goes to the destination.
+ *
+ *     begin      emulated data path; frames are recorded
+ *     collect    the device stands; frames go to the destination, and are kept for the guest here until it is gone
+ *     finish     the destination runs: cut, grace period, nothing left
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Backend } from '../../backend/backend';
+import { EmulatedBackend } from '../../backend/emulated';
+import type { TransmitObserver } from '../../backend/frame-inlet';
+import { ETH_ALEN } from '../../constants/if-ether';
+import type { VirtioNetDevice } from '../../device/virtio-net-device';
+import { ETHER_SOURCE } from '../../net/ethernet';
+import { headerLength } from '../../net/header';
+import { carriesNonce } from '../announce';
+import type { SourceAccount } from './account';
+import { FrameBatch } from './frame-batch';
+import { emptied, FrameQueue } from './frame-queue';
+import { digest, GuestAddresses, streamKey, vlanOf } from './frame-sort';
+import type { Grace } from './grace';
+import { GroupEntries } from './group-record';
+import { TapCounters } from './tap-counters';
+
+/** How long the announcement may take to come back. */
+const MARKER_MS = 200;
+/** VLANs that are announced; a guest with more is found on the others when it sends there. */
+const MOST_VLANS = 64;
+
+/** Where frames go, and what the destination needs to know of them. */
+export interface RelaySink {
+  frames(payload: Buffer): void;
+  group(entries: Buffer): void;
+}
+
+export class SourceRelay {
+  readonly addresses: GuestAddresses;
+  readonly #device: VirtioNetDevice;
+  readonly #before: Backend;
+  readonly #relay: EmulatedBackend;
+  readonly #queues: readonly FrameQueue[];
+  readonly #counters: TapCounters;
+  readonly #vlans = new Set<number>();
+  readonly #group = { before: new GroupEntries('before'), after: new GroupEntries('after') };
+  readonly #batch = new FrameBatch();
+  /** While the guest runs here: what was not for one of its addresses, as far as they were known then. */
+  #recorded: { to: Uint8Array; stream: bigint; hash: bigint }[] = [];
+  /** For the guest here, should it go on. */
+  #kept: { pair: number; frame: Uint8Array }[] = [];
+  #sink: RelaySink | null = null;
+  #nonce: Uint8Array | null = null;
+  /** By queue: whether it has come to the cut. */
+  readonly #cut: boolean[];
+  #cutBy: SourceAccount['cutBy'] | null = null;
+  #onCut: (() => void) | null = null;
+  #drained = false;
+  #weakGraces = 0;
+  #flushing: NodeJS.Immediate | null = null;
+  readonly #account = { read: 0, sent: 0, own: 0, groupAfterCut: 0, markers: 0, late: 0 };
+
+  private constructor(device: VirtioNetDevice, counters: TapCounters) {
+    this.#device = device;
+    this.#before = device.backend;
+    const taps = this.#before.taps!;
+    this.#counters = counters;
+    const header = headerLength(device.features);
+    this.addresses = new GuestAddresses(device.addresses);
+    for (const vlan of device.vlans.slice(0, MOST_VLANS)) this.#vlans.add(vlan);
+    this.#queues = taps.map((tap) => new FrameQueue(tap, header));
+    this.#cut = taps.map(() => false);
+    for (const queue of this.#queues) {
+      queue.passThrough((arena, at, end) => this.#recordGroup(arena, at + header, end));
+    }
+    this.#relay = new EmulatedBackend({ taps, inlets: this.#queues, onTransmit: this.#learn(header) });
+  }
+
+  /** Puts the device on the emulated data path. On failure it goes on as before. */
+  static async begin(device: VirtioNetDevice, grace: Grace): Promise<SourceRelay> {
+    const counters = await TapCounters.begin(device.backend.taps![0]!);
+    const relay = new SourceRelay(device, counters);
+    try {
+      await device.switchBackend(relay.#relay);
+    } catch (error) {
+      counters.close();
+      throw error;
+    }
+    // What was put into this tap alone before anything was recorded is forwarded to no other any more when it ends.
+    if (!(await grace())) relay.#weakGraces++;
+    return relay;
+  }
+
+  /** What the guest sends says under which addresses, and in which VLANs, the network knows it. */
+  #learn(header: number): TransmitObserver {
+    return (arena, stride, count, lengths) => {
+      for (let index = 0; index < count; index++) {
+        const at = index * stride + header;
+        const end = index * stride + lengths[index]!;
+        if (end - at < 14) continue;
+        this.addresses.add(arena, at + ETHER_SOURCE);
+        const vlan = vlanOf(arena, at, end);
+        if (vlan !== null && this.#vlans.size < MOST_VLANS) this.#vlans.add(vlan);
+      }
+    };
+  }
+
+  get vlans(): number[] {
+    return [...this.#vlans];
+  }
+
+  #recordGroup(arena: Uint8Array, at: number, end: number): void {
+    if (this.addresses.sort(arena, at) !== 'group') return;
+    this.#recorded.push({
+      to: arena.slice(at, at + ETH_ALEN),
+      stream: streamKey(arena, at, end, this.#queues.length),
+      hash: digest(arena, at, end),
+    });
+  }
+
+  /** The device has stopped. From now on every frame that is read goes to `sink`; `nonce` is that of the destination's announcement. */
+  collect(sink: RelaySink, nonce: Uint8Array): void {
+    this.#sink = sink;
+    this.#nonce = nonce;
+    for (const { to, stream, hash } of this.#recorded) {
+      if (!this.addresses.has(to, 0)) this.#group.before.add(stream, hash);
+    }
+    this.#recorded = [];
+    for (const [pair, queue] of this.#queues.entries()) {
+      for (const frame of queue.takeAll()) this.#hand(pair, frame);
+      queue.collect((arena, at, end) => this.#sort(pair, arena, at, end));
+    }
+  }
+
+  #sort(pair: number, arena: Uint8Array, start: number, end: number): void {
+    const at = start + this.#queues[pair]!.header;
+    const account = this.#account;
+    if (carriesNonce(arena, at, end, this.#nonce!)) {
+      account.read++;
+      account.markers++;
+      this.#reachedCut(pair);
+      return;
+    }
+    const sort = this.addresses.sort(arena, at);
+    if (this.#drained) {
+      if (sort === 'unicast') account.late++;
+      return;
+    }
+    if (sort === 'own') {
+      account.read++;
+      account.own++;
+      return;
+    }
+    if (sort === 'group') {
+      const entries = this.#cut[pair] === true ? this.#group.after : this.#group.before;
+      entries.add(streamKey(arena, at, end, this.#queues.length), digest(arena, at, end));
+      if (this.#cut[pair] === true) {
+        account.read++;
+        account.groupAfterCut++;
+        this.#flushSoon();
+        return;
+      }
+    }
+    this.#hand(pair, arena.slice(start, end));
+  }
+
+  #hand(pair: number, frame: Uint8Array): void {
+    this.#account.read++;
+    this.#account.sent++;
+    this.#kept.push({ pair, frame });
+    this.#batch.add(pair, frame);
+    if (this.#batch.full) this.#flush();
+    else this.#flushSoon();
+  }
+
+  #flushSoon(): void {
+    this.#flushing ??= setImmediate(() => this.#flush());
+  }
+
+  #flush(): void {
+    if (this.#flushing !== null) clearImmediate(this.#flushing);
+    this.#flushing = null;
+    const { before, after } = this.#group;
+    for (const entries of [before, after]) if (entries.length > 0) this.#sink?.group(entries.take());
+    if (!this.#batch.empty) this.#sink?.frames(this.#batch.take());
+  }
+
+  /** The position in one queue is the cut there; in the others it is where they are empty next. */
+  #reachedCut(pair: number): void {
+    this.#cutBy ??= 'marker';
+    this.#cut[pair] = true;
+    setImmediate(() => this.#cutOthers());
+  }
+
+  #cutOthers(): void {
+    for (const [pair, queue] of this.#queues.entries()) {
+      if (this.#cut[pair] === true) continue;
+      queue.drain();
+      this.#cut[pair] = true;
+    }
+    this.#onCut?.();
+  }
+
+  /** The destination runs. Resolves when everything for the guest has been sent; the tap is read on. */
+  async finish(grace: Grace): Promise<SourceAccount> {
+    if (!this.#cut.every((cut) => cut)) {
+      await Promise.race([
+        new Promise<void>((resolve) => {
+          this.#onCut = resolve;
+        }),
+        sleep(MARKER_MS),
+      ]);
+    }
+    if (this.#cutBy === null) {
+      this.#cutBy = 'timeout';
+      this.#cutOthers();
+    }
+    // A forward that ran beside the announcement may still put its frame behind it.
+    if (!(await grace())) this.#weakGraces++;
+    for (const queue of this.#queues) while (!queue.drain());
+    this.#drained = true;
+    this.#flush();
+    this.#kept = [];
+    return this.account;
+  }
+
+  get account(): SourceAccount {
+    return {
+      ...this.#account,
+      dropped: this.#counters.dropped(),
+      cutBy: this.#cutBy ?? 'timeout',
+      weakGraces: this.#weakGraces,
+    };
+  }
+
+  /**
+   * The guest is to go on here, on the emulated data path, and to be given first what was collected for it. The device may be started when this
+   * returns.
+   */
+  giveBack(): void {
+    this.#sink = null;
+    if (this.#flushing !== null) clearImmediate(this.#flushing);
+    this.#flushing = null;
+    const kept = this.#kept;
+    this.#kept = [];
+    for (const { pair, frame } of kept) this.#queues[pair]!.push(frame);
+    for (const queue of this.#queues) queue.passThrough();
+  }
+
+  /** The device, running or not, goes back to the data path that it had, when nothing waits for the guest any more. */
+  async end(): Promise<void> {
+    if (this.#device.running) await emptied(this.#queues);
+    else for (const queue of this.#queues) queue.close();
+    await this.#device.switchBackend(this.#before);
+    this.#counters.close();
+    await this.#relay.close();
+  }
+}
