@@ -9,7 +9,7 @@ ARG BASE=node:20-bookworm
 FROM ${BASE}
 
 RUN apt-get update \
-  && apt-get install -y --no-install-recommends ca-certificates cmake g++ iproute2 kmod make procps python3 \
+  && apt-get install -y --no-install-recommends ca-certificates cmake g++ iproute2 kmod make openssl procps python3 \
   && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /vhost-net

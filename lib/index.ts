@@ -32,6 +32,7 @@ export { VhostNet } from './host/vhost-net';
 export { type GuestAddress, gpa, type HostAddress, hva, PAGE_SIZE } from './memory/address';
 export { DirtyLog, type DirtySource, DirtyUnion, GuestWriteLog } from './memory/dirty-log';
 export {
+  type AdoptedRegionSpec,
   GuestMemory,
   type GuestRegion,
   type MemoryOptions,
@@ -39,7 +40,10 @@ export {
   type RegionSpec,
 } from './memory/guest-memory';
 export { PageBitmap } from './memory/page-bitmap';
+export { type Address, formatAddress, parseAddress } from './migration/address';
 export { announce, rarpFrame } from './migration/announce';
+export { type Connection, connectionOver } from './migration/connection';
+export { type ReceivedDescriptors, receiveDescriptors, sendDescriptors } from './migration/descriptors';
 export { type DestinationHost, MigrationDestination, type ReceivedMigration } from './migration/destination';
 export type { AuditResult, Difference, SetupMessage } from './migration/messages';
 export type {
@@ -52,7 +56,12 @@ export type {
   Round,
 } from './migration/options';
 export { compareSides } from './migration/preflight';
+export { type RestoredMachine, type RestoreOptions, restoreFromFile } from './migration/restore';
+export { type SavedFile, type SaveOptions, saveToFile } from './migration/save';
 export { MigrationSource, type MigrationSourceParts } from './migration/source';
+export { connect, type Listener, type ListenOptions, listen, type TransportOptions } from './migration/transport';
+export type { TlsOptions } from './migration/transport-tls';
+export type { FdHandle } from './native';
 export type { ControlCommand } from './net/control-command';
 export { FEATURE_PROFILES, type FeatureProfile, unmetDependencies } from './net/feature-rules';
 export { bit, bits, featureNames } from './net/features';

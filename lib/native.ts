@@ -37,6 +37,8 @@ export interface NativeAddon {
   netnsOpen(netns: string | null, path: string, flags: number): Promise<FdHandle | Errno>;
   /** The number, for passing on; -EBADF once closed. */
   fdNumber(fd: FdHandle): number;
+  /** The number, which the caller closes from now on; -EBUSY while a call or a poll on it runs. */
+  fdRelease(fd: FdHandle): number;
   /** Idempotent. The descriptor is closed now, or when the last running call on it returns. */
   fdClose(fd: FdHandle): number;
   /** fdClose on the thread pool, for descriptors whose close sleeps (a tap takes its interface down): resolves when it is closed. */
@@ -73,6 +75,8 @@ export interface NativeAddon {
   mappingsLive(): number;
   /** Data ranges of a memfd as [offset, length, offset, length...] by SEEK_DATA / SEEK_HOLE within [from, to). */
   memfdDataRanges(fd: FdHandle, from: number, to: number): number[] | Errno;
+  /** F_GET_SEALS: F_SEAL_* bits of a memfd; -EINVAL for other files. */
+  fdSeals(fd: FdHandle): number;
   /** pread(2) into `target` without mapping or allocating holes. Bytes read, or -errno. */
   fdPread(fd: FdHandle, target: Uint8Array, position: number): number;
 
@@ -89,6 +93,41 @@ export interface NativeAddon {
   /** Ends the callbacks for good. Idempotent. */
   pollStop(poll: PollHandle): void;
   pollRef(poll: PollHandle, ref: boolean): void;
+
+  // Sockets
+  /**
+   * A non-blocking socket of AF_UNIX, AF_INET or AF_INET6 and a type such as SOCK_STREAM, which belongs to the network namespace at
+   * `netns` (null: this process's own).
+   */
+  socketCreate(netns: string | null, family: number, type: number): Promise<FdHandle | Errno>;
+  /** Two AF_UNIX sockets that are connected with each other. */
+  socketPair(): [FdHandle, FdHandle] | Errno;
+  /**
+   * Names are literal addresses with a port or, for AF_UNIX, a path or `@name` with port 0. -EINVAL for a name of another family,
+   * -ENAMETOOLONG above 107 bytes.
+   */
+  socketBind(fd: FdHandle, host: string, port: number): number;
+  /** 0 connected, -EINPROGRESS: writable when it is or failed (SO_ERROR). AF_UNIX: -EAGAIN when the listener's queue is full. */
+  socketConnect(fd: FdHandle, host: string, port: number): number;
+  socketListen(fd: FdHandle, backlog: number): number;
+  /** A non-blocking connection, or -EAGAIN when none waits. */
+  socketAccept(fd: FdHandle): FdHandle | Errno;
+  /** An empty host for a socket without a name. */
+  socketLocalName(fd: FdHandle): { host: string; port: number } | Errno;
+  socketPeerName(fd: FdHandle): { host: string; port: number } | Errno;
+  /** Options that are an int. */
+  socketGetOption(fd: FdHandle, level: number, option: number): number;
+  socketSetOption(fd: FdHandle, level: number, option: number, value: number): number;
+  /**
+   * One sendmsg(2) of at least one byte with up to 253 descriptors beside the first. Bytes taken: the descriptors went along even when
+   * they are fewer than given. -EAGAIN.
+   */
+  socketSendDescriptors(fd: FdHandle, bytes: Uint8Array, fds: FdHandle[]): number;
+  /**
+   * One recvmsg(2): 0 bytes at the end of the stream. -EMSGSIZE when more than `most` (at most 253) descriptors came, -EMFILE when this
+   * process had no number for one: all of that message are closed then.
+   */
+  socketReceiveDescriptors(fd: FdHandle, target: Uint8Array, most: number): { bytes: number; fds: FdHandle[] } | Errno;
 
   // /dev/vhost-net: one function per ioctl, named after it
   vhostOpen(path: string): Promise<VhostHandle | Errno>;

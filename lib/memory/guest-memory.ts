@@ -76,13 +76,18 @@ export class GuestMemory {
   }
 
   /**
-   * Memory from memfds that somebody else has made. Takes ownership of the descriptors, of all or, when a check fails, of none. Whoever can
-   * shrink a memfd can end this process (SIGBUS): pass sealed ones.
+   * Memory from memfds that somebody else has made, such as another process whose guest goes on here: both see the same bytes. They must be
+   * long enough and sealed against shrinking. Takes the descriptors whatever happens: a failure leaves them closed.
    */
   static adopt(regions: readonly AdoptedRegionSpec[], options: MemoryOptions = {}): GuestMemory {
-    checkRegions(regions);
-    checkDescriptors(regions);
-    return GuestMemory.#make(regions, options, ({ fd }) => check<FdHandle>(native().fdAdopt(fd), 'fcntl'));
+    try {
+      checkRegions(regions);
+      checkDescriptors(regions);
+    } catch (error) {
+      for (const { fd } of regions) native().fdClose(fd);
+      throw error;
+    }
+    return GuestMemory.#make(regions, options, ({ fd }) => fd);
   }
 
   static #make<Spec extends RegionSpec>(

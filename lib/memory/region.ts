@@ -1,12 +1,14 @@
 /** One region of guest memory: a memfd, mapped once for this process and, when asked for, a second time for devices. */
 import { constants } from 'node:buffer';
 import { fstatSync } from 'node:fs';
+import { F_SEAL_SHRINK } from '../constants/fcntl';
 import { check, invalidArgument, VhostError } from '../errors';
 import { type FdHandle, type MappingHandle, native } from '../native';
 import { type GuestAddress, gpa, type HostAddress, hva, PAGE_SIZE } from './address';
 
 const PROT_READ = 1;
 const PROT_WRITE = 2;
+const EINVAL = -22;
 
 export interface RegionSpec {
   /** Guest physical address, a multiple of 4,096. */
@@ -18,8 +20,8 @@ export interface RegionSpec {
 }
 
 export interface AdoptedRegionSpec extends RegionSpec {
-  /** A memfd of at least `size` bytes. */
-  fd: number;
+  /** A memfd of at least `size` bytes that nobody can shrink. */
+  fd: FdHandle;
 }
 
 function hex(address: number): string {
@@ -67,14 +69,27 @@ export function checkOverlap(regions: readonly RegionSpec[]): void {
   }
 }
 
-/** Throws unless every descriptor can be the memory of its region, and of no other. Looks only. */
+/**
+ * Throws unless every descriptor can be the memory of its region, and of no other. A file that somebody can shrink would end this process
+ * (SIGBUS) at the first access behind its new end, so the seal against it must be there; it can never be taken off. Looks only.
+ */
 export function checkDescriptors(specs: readonly AdoptedRegionSpec[]): void {
-  const seen = new Set<number>();
+  const addon = native();
+  const seen = new Set<FdHandle>();
   for (const { gpa: at, size, fd } of specs) {
-    if (seen.has(fd)) throw invalidArgument(`descriptor ${fd} for two regions`);
+    const where = `region at GPA ${hex(at)}`;
+    if (seen.has(fd)) throw invalidArgument(`${where}: one descriptor for two regions`);
     seen.add(fd);
-    const { size: bytes } = fstatSync(fd);
-    if (bytes < size) refuse(`region at GPA ${hex(at)}: size ${size}, descriptor ${fd} has ${bytes}`);
+    const number = check(addon.fdNumber(fd), 'fcntl');
+    const seals = addon.fdSeals(fd);
+    if (seals === EINVAL)
+      refuse(`${where}: descriptor ${number} is no memfd`, 'guest memory is a memfd (memfd_create)');
+    if ((check(seals, 'fcntl') & F_SEAL_SHRINK) === 0) {
+      refuse(`${where}: the memfd can be shrunk`, 'seal it with F_SEAL_SHRINK before it is passed on');
+    }
+    // After the seal was seen: what it is long enough for now, it stays long enough for.
+    const { size: bytes } = fstatSync(number);
+    if (bytes < size) refuse(`${where}: size ${size}, descriptor ${number} has ${bytes}`);
   }
 }
 

@@ -1,11 +1,33 @@
 /** What the source says of itself and of its guest, as untrusted input. */
+import type { VirtioNetDevice } from '../device/virtio-net-device';
 import { ProtocolError } from '../errors';
 import { VLANS } from '../net/receive-filter';
-import { readEnvironment } from './environment';
+import { readEnvironment, type SideEnvironment } from './environment';
 import { isObject } from './json';
 import type { LayoutMessage, SetupMessage } from './messages';
 
 const MAX_REGIONS = 4096;
+
+/** What a source says first of its device. */
+export function describeSetup(
+  device: VirtioNetDevice,
+  environment: SideEnvironment,
+  wishes: Partial<Pick<SetupMessage, 'relay' | 'sharedMemory' | 'dryRun'>> = {},
+): SetupMessage {
+  const { memory, queues, features, mac, mtu } = device;
+  return {
+    regions: memory.regions.map(({ gpa, size }) => ({ gpa, size })),
+    features: `0x${features.toString(16)}`,
+    pairs: Math.max(1, Math.ceil((queues.findLastIndex(({ ready }) => ready) + 1) / 2)),
+    mac,
+    mtu,
+    environment,
+    relay: false,
+    sharedMemory: false,
+    dryRun: false,
+    ...wishes,
+  };
+}
 
 /** Checks a SETUP message as untrusted input and gives back nothing but what was checked. Throws ProtocolError. */
 export function validateSetup(value: unknown, offset: number): SetupMessage {

@@ -26,7 +26,6 @@ import type {
   RunningMessage,
   SettledMessage,
   SetupAckMessage,
-  SetupMessage,
   StateMessage,
 } from './messages';
 import {
@@ -41,6 +40,7 @@ import type { PageSender } from './page-sender';
 import { Precopy } from './precopy';
 import type { MigrationOutcome, MigrationRecord } from './record';
 import { Recorder } from './recorder';
+import { describeSetup } from './setup';
 
 const DEAD_AFTER_MS = 10_000;
 
@@ -118,17 +118,7 @@ export class SourceRun {
     const environment = await describeSide(device.backend);
     this.#recorder.source = environment;
     const relay = device.running && device.backend.taps !== null && this.#options.handover !== false;
-    const setup: SetupMessage = {
-      regions: device.memory.regions.map(({ gpa, size }) => ({ gpa, size })),
-      features: `0x${device.features.toString(16)}`,
-      pairs: Math.max(1, Math.ceil((device.queues.findLastIndex(({ ready }) => ready) + 1) / 2)),
-      mac: device.mac,
-      mtu: device.mtu,
-      environment,
-      relay,
-      sharedMemory: false,
-      dryRun,
-    };
+    const setup = describeSetup(device, environment, { relay, dryRun });
     await channel.sendJson(FrameType.SETUP, setup);
     const ack = await channel.receiveJson<SetupAckMessage>(FrameType.SETUP_ACK);
     const there = readEnvironment(ack.environment);

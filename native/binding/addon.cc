@@ -7,7 +7,7 @@ namespace {
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   for (auto define :
-       {DefineDescriptors, DefineMemory, DefinePages, DefinePageStream, DefinePoll, DefineTap, DefineTime, DefineVhost,
+       {DefineDescriptors, DefineMemory, DefinePages, DefinePageStream, DefinePoll, DefineSocket, DefineTap, DefineTime, DefineVhost,
         DefineVring}) {
     define(env, exports);
   }

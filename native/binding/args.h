@@ -120,6 +120,7 @@ void DefineMemory(napi_env env, napi_value exports);
 void DefinePages(napi_env env, napi_value exports);
 void DefinePageStream(napi_env env, napi_value exports);
 void DefinePoll(napi_env env, napi_value exports);
+void DefineSocket(napi_env env, napi_value exports);
 void DefineTap(napi_env env, napi_value exports);
 void DefineTime(napi_env env, napi_value exports);
 void DefineVhost(napi_env env, napi_value exports);

@@ -75,6 +75,18 @@ napi_value FdNumber(napi_env env, napi_callback_info info) {
   return ToNumber(env, handle->file == nullptr ? -EBADF : handle->file->fd.get());
 }
 
+napi_value FdRelease(napi_env env, napi_callback_info info) {
+  Args args(env, info);
+  auto* handle = args.Handle<FdHandle>();
+  if (args.failed()) return nullptr;
+  if (handle->file == nullptr) return ToNumber(env, -EBADF);
+  // Whoever else holds it would close, or use, a number that is somebody else's by then.
+  if (handle->file.use_count() > 1) return ToNumber(env, -EBUSY);
+  const int number = handle->file->fd.Release();
+  handle->file.reset();
+  return ToNumber(env, number);
+}
+
 napi_value FdSetNonblocking(napi_env env, napi_callback_info info) {
   Args args(env, info);
   auto* handle = args.Handle<FdHandle>();
@@ -149,6 +161,7 @@ constexpr Entry kEntries[] = {
     {"fdOpen", FdOpen},
     {"netnsOpen", NetnsOpen},
     {"fdNumber", FdNumber},
+    {"fdRelease", FdRelease},
     {"fdClose", FdClose},
     {"fdCloseAsync", FdCloseAsync},
     {"fdPread", FdPread},

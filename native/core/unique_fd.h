@@ -24,6 +24,8 @@ class UniqueFd {
   int get() const { return fd_; }
   explicit operator bool() const { return fd_ >= 0; }
 
+  /// The number, which the caller owns from now on.
+  int Release() { return std::exchange(fd_, -1); }
   /// Closes what is owned. Linux frees the number even when close(2) reports an error, so it is never tried twice.
   void Reset(int fd = -1);
 

@@ -5,7 +5,7 @@ import { freeMemory, makeMemory, ok, PAGE } from './support';
 
 type Loose = Record<string, (...args: unknown[]) => unknown>;
 const addon = native() as unknown as Loose;
-const WITHOUT_ARGUMENTS = ['mappingsLive', 'membarrier', 'monotonicMicros'];
+const WITHOUT_ARGUMENTS = ['mappingsLive', 'membarrier', 'monotonicMicros', 'socketPair'];
 const FIRST_IS_NO_HANDLE = [
   'fdAdopt',
   'fdOpen',
@@ -16,8 +16,10 @@ const FIRST_IS_NO_HANDLE = [
   'tapOpen',
   'netdevIoctl',
   'pageStoreCreate',
+  'netnsOpen',
+  'socketCreate',
 ];
-const SECOND_IS_HANDLE = ['pageLinkSend', 'pageLinkReceive'];
+const SECOND_IS_HANDLE = ['pageStoreKeep', 'pageLinkSend', 'pageLinkReceive'];
 const FIRST_IS_ARRAY = ['bitmapCount', 'bitmapIndexes', 'rangeIsZero', 'pageHashesOf'];
 
 const wrongType = expect.objectContaining({ code: 'ERR_INVALID_ARG_TYPE' });

@@ -39,6 +39,21 @@ describe('descriptors', () => {
     native().fdClose(two);
   });
 
+  test('a released descriptor stays open and is the caller’s', () => {
+    const fd = ok(native().eventFdCreate(0, 0));
+    const number = native().fdNumber(fd);
+    const poll = ok(native().pollStart(fd, 1, () => {}));
+    expect(native().fdRelease(fd)).toBe(-16);
+    native().pollStop(poll);
+    const other = ok(native().eventFdCreate(0, 0));
+    const released = native().fdRelease(other);
+    expect(native().fdNumber(other)).toBe(EBADF);
+    expect(fstatSync(released).isFile()).toBe(false);
+    closeSync(released);
+    expect(native().fdNumber(fd)).toBe(number);
+    native().fdClose(fd);
+  });
+
   test('a closed descriptor answers -EBADF everywhere and closes again', async () => {
     const fd = ok(native().eventFdCreate(0, 0));
     expect(native().fdClose(fd)).toBe(0);
@@ -46,6 +61,12 @@ describe('descriptors', () => {
     expect(await native().fdCloseAsync(fd)).toBe(0);
     expect(native().fdNumber(fd)).toBe(EBADF);
     expect(native().fdDup(fd)).toBe(EBADF);
+    expect(native().fdRelease(fd)).toBe(EBADF);
+    expect(native().fdSeals(fd)).toBe(EBADF);
+    expect(native().socketAccept(fd)).toBe(EBADF);
+    expect(native().socketBind(fd, '/tmp/x', 0)).toBe(EBADF);
+    expect(native().socketSendDescriptors(fd, new Uint8Array(1), [])).toBe(EBADF);
+    expect(native().socketReceiveDescriptors(fd, new Uint8Array(1), 0)).toBe(EBADF);
     expect(native().eventFdSignal(fd)).toBe(EBADF);
     expect(native().eventFdDrain(fd)).toBe(EBADF);
     expect(native().fdPread(fd, new Uint8Array(1), 0)).toBe(EBADF);

@@ -4,9 +4,6 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { check } from '../../lib/errors';
-import { GuestMemory } from '../../lib/memory/guest-memory';
-import { PageBitmap } from '../../lib/memory/page-bitmap';
-import { type PageConnection, type PageConnectionOptions, pageConnection } from '../../lib/migration/page-connection';
 import { type FdHandle, native } from '../../lib/native';
 
 export const PAGE = 4096;

@@ -1,5 +1,5 @@
 import { constants } from 'node:buffer';
-import { closeSync, openSync, readdirSync, readlinkSync, statSync } from 'node:fs';
+import { readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { GuestMemory, maxMemRegions, type RegionSpec } from '../../../lib/memory/guest-memory';
 import { type FdHandle, native } from '../../../lib/native';
 import { coded, GIB, MIB, mappingsBecome, PAGE } from './support';
@@ -35,7 +35,9 @@ describe('regions that cannot be', () => {
   ])('%s', (_, spec, parts) => {
     const before = native().mappingsLive();
     expect(() => GuestMemory.create([spec])).toThrow(coded('VHOST_ERR_MEMORY_TABLE', ...parts));
-    expect(() => GuestMemory.adopt([{ ...spec, fd: -1 }])).toThrow(coded('VHOST_ERR_MEMORY_TABLE', ...parts));
+    const fd = native().memfdCreate('test', PAGE, 0) as FdHandle;
+    expect(() => GuestMemory.adopt([{ ...spec, fd }])).toThrow(coded('VHOST_ERR_MEMORY_TABLE', ...parts));
+    expect(native().fdNumber(fd)).toBe(-9);
     expect(native().mappingsLive()).toBe(before);
   });
 
@@ -214,62 +216,87 @@ describe('what devices are told', () => {
 });
 
 describe('memory that somebody else has made', () => {
-  const memfd = (size: number): { handle: FdHandle; fd: number } => {
-    const handle = native().memfdCreate('test', size, 0) as FdHandle;
-    return { handle, fd: native().fdNumber(handle) };
-  };
-  /** A descriptor of the same memfd that nobody owns. */
-  const loose = (fd: number): number => openSync(`/proc/self/fd/${fd}`, 'r+');
-  const isOpen = (fd: number): boolean => {
-    try {
-      readlinkSync(`/proc/self/fd/${fd}`);
-      return true;
-    } catch {
-      return false;
-    }
-  };
+  const memfd = (size: number): FdHandle => native().memfdCreate('test', size, 0) as FdHandle;
+  const again = (fd: FdHandle): FdHandle => native().fdDup(fd) as FdHandle;
+  const closed = (...fds: FdHandle[]): boolean[] => fds.map((fd) => native().fdNumber(fd) < 0);
+  /** A descriptor of a file opened by its path. */
+  const opened = (path: string, flags: number): FdHandle => native().fdOpen(path, flags) as FdHandle;
+  const O_RDONLY = 0;
+  const O_RDWR = 2;
 
   test('is shared, and its descriptors are closed with it', () => {
-    const { handle, fd } = memfd(4 * PAGE);
-    const [one, two] = [loose(fd), loose(fd)];
+    const fd = memfd(4 * PAGE);
+    const [one, two] = [again(fd), again(fd)];
     const memory = GuestMemory.adopt([
       { gpa: 8 * PAGE, size: 2 * PAGE, fd: one },
       { gpa: 0, size: 4 * PAGE, fd: two },
     ]);
     memory.write(8 * PAGE + 5, Uint8Array.of(1, 2, 3));
     expect([...memory.read(5, 3)]).toEqual([1, 2, 3]);
-    expect(memory.regions.map((region) => native().fdNumber(region.fd))).toEqual([two, one]);
+    expect(memory.regions.map((region) => region.fd)).toEqual([two, one]);
     memory.close();
-    expect([isOpen(one), isOpen(two), isOpen(fd)]).toEqual([false, false, true]);
-    native().fdClose(handle);
+    expect(closed(one, two, fd)).toEqual([true, true, false]);
+    native().fdClose(fd);
   });
 
-  test('a memfd too short is named with both sizes, and no descriptor is taken', async () => {
-    const { handle, fd } = memfd(PAGE);
-    const [one, two] = [loose(fd), loose(fd)];
+  test('two memories of one guest see what the other writes, also through a mapping for devices', () => {
+    const there = make([{ gpa: 0x10_0000, size: 4 * PAGE }]);
+    const here = GuestMemory.adopt(
+      there.regions.map(({ gpa, size, fd }) => ({ gpa, size, fd: again(fd) })),
+      { deviceMapping: 'separate' },
+    );
+    there.write(0x10_0000, Uint8Array.of(1, 2, 3));
+    expect([...here.view(0x10_0000, 3)]).toEqual([1, 2, 3]);
+    const device = new Uint8Array(native().mappingBuffer(here.regions[0]!.mapping) as ArrayBuffer);
+    device[PAGE] = 9;
+    expect(there.view(0x10_0000 + PAGE, 1)[0]).toBe(9);
+    here.close();
+    expect([...there.read(0x10_0000, 3)]).toEqual([1, 2, 3]);
+  });
+
+  test('a memfd too short is named with both sizes, and every descriptor is closed', async () => {
+    const fd = memfd(PAGE);
     const before = native().mappingsLive();
+    const [one, two] = [again(fd), again(fd)];
+    const number = native().fdNumber(two);
     expect(() =>
       GuestMemory.adopt([
         { gpa: 0, size: PAGE, fd: one },
         { gpa: PAGE, size: 2 * PAGE, fd: two },
       ]),
-    ).toThrow(coded('VHOST_ERR_MEMORY_TABLE', '0x1000', '8192', `descriptor ${two}`, '4096'));
+    ).toThrow(coded('VHOST_ERR_MEMORY_TABLE', '0x1000', '8192', `descriptor ${number}`, '4096'));
+    expect(closed(one, two)).toEqual([true, true]);
+    const three = again(fd);
     expect(() =>
       GuestMemory.adopt([
-        { gpa: 0, size: PAGE, fd: one },
-        { gpa: PAGE, size: PAGE, fd: one },
+        { gpa: 0, size: PAGE, fd: three },
+        { gpa: PAGE, size: PAGE, fd: three },
       ]),
-    ).toThrow(coded('VHOST_ERR_INVALID_ARGUMENT', `${one}`, 'two regions'));
-    expect([isOpen(one), isOpen(two)]).toEqual([true, true]);
-    for (const descriptor of [one, two]) closeSync(descriptor);
+    ).toThrow(coded('VHOST_ERR_INVALID_ARGUMENT', '0x1000', 'two regions'));
+    expect(closed(three)).toEqual([true]);
     await mappingsBecome(before);
-    native().fdClose(handle);
+    native().fdClose(fd);
+  });
+
+  test('what somebody could shrink is refused, as is what is no memfd', () => {
+    const path = `/dev/shm/vhost-net-adopt-${process.pid}`;
+    writeFileSync(path, Buffer.alloc(PAGE));
+    const unsealed = opened(path, O_RDWR);
+    rmSync(path);
+    expect(() => GuestMemory.adopt([{ gpa: 0, size: PAGE, fd: unsealed }])).toThrow(
+      coded('VHOST_ERR_MEMORY_TABLE', '0x0', 'can be shrunk', 'F_SEAL_SHRINK'),
+    );
+    const device = opened('/dev/zero', O_RDWR);
+    expect(() => GuestMemory.adopt([{ gpa: 0, size: PAGE, fd: device }])).toThrow(
+      coded('VHOST_ERR_MEMORY_TABLE', '0x0', 'no memfd'),
+    );
+    expect(closed(unsealed, device)).toEqual([true, true]);
   });
 
   test('what cannot be mapped is closed with the rest', async () => {
-    const { handle, fd } = memfd(PAGE);
-    const good = loose(fd);
-    const readOnly = openSync(`/proc/self/fd/${fd}`, 'r');
+    const fd = memfd(PAGE);
+    const good = again(fd);
+    const readOnly = opened(`/proc/self/fd/${native().fdNumber(fd)}`, O_RDONLY);
     const before = native().mappingsLive();
     expect(() =>
       GuestMemory.adopt([
@@ -277,13 +304,15 @@ describe('memory that somebody else has made', () => {
         { gpa: PAGE, size: PAGE, fd: readOnly },
       ]),
     ).toThrow(coded('EACCES', 'mmap'));
-    expect([isOpen(good), isOpen(readOnly)]).toEqual([false, false]);
+    expect(closed(good, readOnly)).toEqual([true, true]);
     await mappingsBecome(before);
-    native().fdClose(handle);
+    native().fdClose(fd);
   });
 
-  test('a descriptor that is not open', () => {
-    expect(() => GuestMemory.adopt([{ gpa: 0, size: PAGE, fd: 1_000_000 }])).toThrow(coded('EBADF'));
+  test('a descriptor that is closed', () => {
+    const fd = memfd(PAGE);
+    native().fdClose(fd);
+    expect(() => GuestMemory.adopt([{ gpa: 0, size: PAGE, fd }])).toThrow(coded('EBADF'));
   });
 });
 
