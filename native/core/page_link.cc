@@ -103,11 +103,12 @@ Result PageWriter::Flush(int socket, int wait_ms, LinkCounts* counts) {
 }
 
 Result PageWriter::Send(int socket, const PageStore& store, const LinkLimits& limits, LinkCounts* counts) {
+  const uint64_t before = counts->bytes;
   for (;;) {
     const Result flushed = Flush(socket, limits.wait_ms, counts);
     if (flushed != StatusOf(LinkStatus::kDone)) return flushed;
     if (cursor_.end()) return StatusOf(LinkStatus::kDone);
-    if (counts->bytes >= limits.budget) return StatusOf(LinkStatus::kMore);
+    if (counts->bytes - before >= limits.budget) return StatusOf(LinkStatus::kMore);
     Pack(store, counts);
   }
 }
@@ -143,6 +144,7 @@ size_t PageReader::OtherPayload() const {
 }
 
 Result PageReader::Receive(int socket, PageStore* store, uint32_t round, const LinkLimits& limits, LinkCounts* counts) {
+  const uint64_t before = counts->bytes;
   if (payload_ == nullptr) payload_.reset(new uint8_t[kMaxPagesPayload]);
   for (;;) {
     Result filled = Fill(socket, header_, kFrameHeader, &header_got_, limits.wait_ms, counts);
@@ -154,7 +156,7 @@ Result PageReader::Receive(int socket, PageStore* store, uint32_t round, const L
     if (!pages) return StatusOf(LinkStatus::kOther);
     const Result processed = Process(store, round, counts);
     if (processed != StatusOf(LinkStatus::kDone)) return processed;
-    if (counts->bytes >= limits.budget) return StatusOf(LinkStatus::kMore);
+    if (counts->bytes - before >= limits.budget) return StatusOf(LinkStatus::kMore);
   }
 }
 

@@ -3,11 +3,13 @@
 import { createConnection, createServer } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Guest } from '../../lib/guest/guest';
-import { GuestMemory } from '../../lib/memory/guest-memory';
+import { PAGE_SIZE } from '../../lib/memory/address';
 import { Channel } from '../../lib/migration/channel';
 import { FrameType } from '../../lib/migration/frame';
 import type { AuditResult } from '../../lib/migration/messages';
 import type { MigrationPhase } from '../../lib/migration/options';
+import { encodePages } from '../../lib/migration/page-frame';
+import { PageEncoding, RunKind } from '../../lib/migration/page-layout';
 import { native } from '../../lib/native';
 import { explainPage } from '../../lib/observe/page-audit';
 import { FaultPlan } from '../../lib/trace/fault-plan';
@@ -314,17 +316,14 @@ async function playSource(channel: Channel): Promise<void> {
     kernel: 'any',
   });
   await channel.receive([FrameType.SETUP_ACK]);
-  const copy = GuestMemory.create([{ gpa: 0, size: MEMORY }]);
-  copy.write(0x10_0000, memory.read(0x10_0000, 0x30_0000));
-  const payload = Buffer.alloc(16 + 0x30_0000);
-  payload.writeUInt32LE(0, 0);
-  payload.writeUInt32LE(1, 4);
-  payload.writeUInt32LE(0x100, 8);
-  payload.writeUInt16LE(0x300, 12);
-  payload.writeUInt16LE(1, 14);
-  payload.set(copy.view(0x10_0000, 0x30_0000), 16);
-  copy.close();
-  await channel.send(FrameType.PAGES, payload);
+  for (let page = 0x100; page < 0x400; page += 0x100) {
+    const data = memory.read(page * PAGE_SIZE, 0x100 * PAGE_SIZE);
+    const hashes = new BigUint64Array(0x100);
+    native().pageHashesOf(data, hashes, 0);
+    const runs = [{ page, pages: 0x100, kind: RunKind.DATA }];
+    const payload = encodePages({ round: 0, encoding: PageEncoding.PLAIN, runs, hashes: [...hashes], data });
+    await channel.send(FrameType.PAGES, payload);
+  }
   await channel.sendJson(FrameType.ROUND_END, { round: 0, pages: 0x300, final: true });
   await channel.sendJson(FrameType.STATE, {
     device: {
