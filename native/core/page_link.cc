@@ -14,6 +14,7 @@ namespace {
 /// Data pages of a frame that is sent: 256 KiB, which stay in a processor's second cache from the copy to the socket.
 constexpr size_t kSendPages = 64;
 constexpr size_t kChecksumAt = 16;
+constexpr int kLocalRoom = 4 << 20;
 
 struct FrameHeader {
   uint32_t magic;
@@ -41,6 +42,13 @@ Result WaitFor(int socket, short events, int wait_ms) {
 }
 
 }  // namespace
+
+void WidenLocalSocket(int socket) {
+  int domain = 0;
+  socklen_t length = sizeof domain;
+  if (getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &domain, &length) < 0 || domain != AF_UNIX) return;
+  setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &kLocalRoom, sizeof kLocalRoom);
+}
 
 void PageWriter::Queue(std::vector<PageRun> runs, uint32_t round) {
   runs_ = std::move(runs);

@@ -163,6 +163,13 @@ TEST(a_socket_that_is_full_or_gone) {
   memset(source.mappings[0]->data(), 1, 300 * kPageSize);
   int ends[2];
   CHECK_EQUAL(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+  int before = 0, after = 0;
+  socklen_t length = sizeof before;
+  getsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &before, &length);
+  WidenLocalSocket(ends[0]);
+  getsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &after, &length);
+  CHECK(after >= before);
+  setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &before, sizeof before);
   PageWriter writer(kSeed, 1);
   LinkCounts sent;
   writer.Queue({{16, 300}}, 0);
