@@ -238,11 +238,14 @@ test('a limit is kept by everybody together, and can be changed on the way', asy
 });
 
 test.each<[Kind]>([['descriptor'], ['stream']])('an abort ends a round that stands still: %s', async (kind) => {
-  const source = memoryOf();
-  scatter(source, 1);
+  // More than the sockets between them hold.
+  const source = memoryOf([{ gpa: 0, size: 64 << 20 }]);
+  source.view(0, 64 << 20).fill(1);
+  const bitmap = new PageBitmap(16384);
+  bitmap.fill();
   const abort = new AbortController();
   const [near] = await pairs(kind, 2, { signal: abort.signal });
-  const sending = new PageSender(source, near, { signal: abort.signal }).send(touched(source), 0);
+  const sending = new PageSender(source, near, { signal: abort.signal }).send(bitmap, 0);
   setTimeout(() => abort.abort('enough'), 50);
   await expect(sending).rejects.toEqual(expect.objectContaining({ code: 'VHOST_ERR_ABORTED' }));
 });
