@@ -200,6 +200,7 @@ napi_value PageLinkCreate(napi_env env, napi_callback_info info) {
   const uint32_t next_received = args.Uint32("nextReceived");
   if (args.failed()) return nullptr;
   if (file->file == nullptr) return ToNumber(env, -EBADF);
+  WidenLocalSocket(file->file->fd.get());
   auto handle = std::make_unique<LinkHandle>();
   handle->slot = std::make_shared<LinkSlot>(file->file, seed, next_sent, next_received);
   return MakeHandle(env, std::move(handle));

@@ -14,6 +14,7 @@ namespace {
 /// Data pages of a frame that is sent: 256 KiB, which stay in a processor's second cache from the copy to the socket.
 constexpr size_t kSendPages = 64;
 constexpr size_t kChecksumAt = 16;
+constexpr int kLocalRoom = 4 << 20;
 
 struct FrameHeader {
   uint32_t magic;
@@ -41,6 +42,13 @@ Result WaitFor(int socket, short events, int wait_ms) {
 }
 
 }  // namespace
+
+void WidenLocalSocket(int socket) {
+  int domain = 0;
+  socklen_t length = sizeof domain;
+  if (getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &domain, &length) < 0 || domain != AF_UNIX) return;
+  setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &kLocalRoom, sizeof kLocalRoom);
+}
 
 void PageWriter::Queue(std::vector<PageRun> runs, uint32_t round) {
   runs_ = std::move(runs);
@@ -103,11 +111,12 @@ Result PageWriter::Flush(int socket, int wait_ms, LinkCounts* counts) {
 }
 
 Result PageWriter::Send(int socket, const PageStore& store, const LinkLimits& limits, LinkCounts* counts) {
+  const uint64_t before = counts->bytes;
   for (;;) {
     const Result flushed = Flush(socket, limits.wait_ms, counts);
     if (flushed != StatusOf(LinkStatus::kDone)) return flushed;
     if (cursor_.end()) return StatusOf(LinkStatus::kDone);
-    if (counts->bytes >= limits.budget) return StatusOf(LinkStatus::kMore);
+    if (counts->bytes - before >= limits.budget) return StatusOf(LinkStatus::kMore);
     Pack(store, counts);
   }
 }
@@ -143,6 +152,7 @@ size_t PageReader::OtherPayload() const {
 }
 
 Result PageReader::Receive(int socket, PageStore* store, uint32_t round, const LinkLimits& limits, LinkCounts* counts) {
+  const uint64_t before = counts->bytes;
   if (payload_ == nullptr) payload_.reset(new uint8_t[kMaxPagesPayload]);
   for (;;) {
     Result filled = Fill(socket, header_, kFrameHeader, &header_got_, limits.wait_ms, counts);
@@ -154,7 +164,7 @@ Result PageReader::Receive(int socket, PageStore* store, uint32_t round, const L
     if (!pages) return StatusOf(LinkStatus::kOther);
     const Result processed = Process(store, round, counts);
     if (processed != StatusOf(LinkStatus::kDone)) return processed;
-    if (counts->bytes >= limits.budget) return StatusOf(LinkStatus::kMore);
+    if (counts->bytes - before >= limits.budget) return StatusOf(LinkStatus::kMore);
   }
 }
 

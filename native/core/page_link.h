@@ -45,6 +45,10 @@ struct LinkCounts {
   uint64_t bytes = 0;
 };
 
+/// Gives a UNIX socket room for several frames, so that the peer reads one while the next is packed: as much as
+/// net.core.wmem_max allows. Left alone is TCP, which finds its own size.
+void WidenLocalSocket(int socket);
+
 /// The sending end of a page connection over a stream socket. One call at a time.
 class PageWriter {
  public:

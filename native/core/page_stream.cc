@@ -32,18 +32,21 @@ WireRun RunAt(const uint8_t* payload, uint32_t index) {
   return run;
 }
 
-/// Run entries as they are written: pages that follow one another and are of one kind share an entry.
+/// Run entries as they are written: pages of one region that follow one another and are of one kind share an entry.
 class RunTable {
  public:
   explicit RunTable(uint8_t* at) : at_(at) {}
 
   uint32_t count() const { return count_; }
+  /// Regions may touch, runs do not cross from one into the next.
+  void NextRegion() { open_ = false; }
   void Add(uint32_t page, uint16_t kind) {
-    if (count_ > 0 && last_.kind == kind && last_.page + last_.pages == page && last_.pages < kMaxRunPages) {
+    if (open_ && last_.kind == kind && last_.page + last_.pages == page && last_.pages < kMaxRunPages) {
       last_.pages++;
     } else {
       last_ = {page, 1, kind};
       count_++;
+      open_ = true;
     }
     memcpy(at_ + (count_ - 1) * kRunSize, &last_, sizeof last_);
   }
@@ -52,6 +55,7 @@ class RunTable {
   uint8_t* at_;
   WireRun last_ = {};
   uint32_t count_ = 0;
+  bool open_ = false;
 };
 
 }  // namespace
@@ -73,6 +77,7 @@ PackedPages PackPages(const PageStore& store, RunCursor* cursor, uint32_t round,
     const uint64_t page = uint64_t{wanted.page} + cursor->done++;
     if (region == nullptr || page - region->first_page >= region->pages) {
       region = store.Find(page, 1);
+      table.NextRegion();
       if (region == nullptr) continue;
     }
     uint8_t* copy = data + data_pages * kPageSize;
