@@ -112,7 +112,7 @@ export class DestinationIntake {
    * directly and nothing waits in between.
    */
   async finish(complete: boolean): Promise<DestinationAccount> {
-    for (const queue of this.queues) queue.drain();
+    for (const queue of this.queues) while (!queue.drain());
     const joins = this.#joins();
     const positions = new Map<bigint, number>();
     let matched = 0;
@@ -137,6 +137,7 @@ export class DestinationIntake {
       dropped: this.counters.dropped(),
       ambiguous: all.filter(({ ambiguous }) => ambiguous).length,
       disagreeing: all.filter(({ disagrees }) => disagrees).length,
+      missing: this.#missing(joins, positions),
       weakGraces: this.weakGraces,
       complete: (await emptied(this.queues)) && complete,
       firstReceivedMs: this.#firstReceivedMs(),
@@ -164,6 +165,16 @@ export class DestinationIntake {
     const joins = new Map<bigint, Join>();
     for (const [stream, list] of kept) joins.set(stream, join(this.#before.of(stream), this.#after.of(stream), list));
     return joins;
+  }
+
+  /** Frames that the source's tap had after the cut, beyond those that came here too. */
+  #missing(joins: ReadonlyMap<bigint, Join>, kept: ReadonlyMap<bigint, number>): number {
+    let missing = 0;
+    for (const stream of this.#after.streams) {
+      const here = (kept.get(stream) ?? 0) - (joins.get(stream)?.matched ?? 0);
+      missing += Math.max(0, this.#after.of(stream).length - here);
+    }
+    return missing;
   }
 
   #isMatched(joins: ReadonlyMap<bigint, Join>, positions: Map<bigint, number>, stream: bigint): boolean {

@@ -15,7 +15,7 @@ import { ETH_ALEN } from '../../constants/if-ether';
 import type { VirtioNetDevice } from '../../device/virtio-net-device';
 import { ETHER_SOURCE } from '../../net/ethernet';
 import { headerLength } from '../../net/header';
-import { carriesNonce } from '../announce';
+import { announce, carriesNonce } from '../announce';
 import type { SourceAccount } from './account';
 import { FrameBatch } from './frame-batch';
 import { emptied, FrameQueue } from './frame-queue';
@@ -86,9 +86,15 @@ export class SourceRelay {
       counters.close();
       throw error;
     }
+    relay.#tellNetwork();
     // What was put into this tap alone before anything was recorded is forwarded to no other any more when it ends.
     if (!(await grace())) relay.#weakGraces++;
     return relay;
+  }
+
+  /** A guest that is silent may have been forgotten, and what is for it would reach both taps. */
+  #tellNetwork(): void {
+    if (this.#device.linkUp) announce(this.#queues[0]!.tap, { macs: this.addresses.list, vlans: this.vlans });
   }
 
   /** What the guest sends says under which addresses, and in which VLANs, the network knows it. */
@@ -157,6 +163,7 @@ export class SourceRelay {
       if (this.#cut[pair] === true) {
         account.read++;
         account.groupAfterCut++;
+        this.#kept.push({ pair, frame: arena.slice(start, end) });
         this.#flushSoon();
         return;
       }
