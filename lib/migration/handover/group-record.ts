@@ -6,6 +6,8 @@ const HEADER_SIZE = 8;
 /** u64 stream, u64 digest. */
 const ENTRY_SIZE = 16;
 const SIDES = ['before', 'after'] as const;
+/** Entries after which they are sent: far below what a frame of the migration's may hold. */
+const FULL = 65_536;
 /** Of the cut. */
 export type CutSide = (typeof SIDES)[number];
 
@@ -48,9 +50,14 @@ export class GroupEntries {
     return this.#length;
   }
 
+  get full(): boolean {
+    return this.#length >= FULL;
+  }
+
   add(stream: bigint, digest: bigint): void {
     const at = HEADER_SIZE + this.#length * ENTRY_SIZE;
-    if (at === this.#bytes.length) this.#bytes = Buffer.concat([this.#bytes, Buffer.alloc(this.#bytes.length)]);
+    if (at + ENTRY_SIZE > this.#bytes.length)
+      this.#bytes = Buffer.concat([this.#bytes, Buffer.alloc(this.#bytes.length)]);
     this.#bytes.writeBigUInt64LE(stream, at);
     this.#bytes.writeBigUInt64LE(digest, at + 8);
     this.#length++;

@@ -9,7 +9,7 @@ export interface Join {
   readonly matched: number;
   /**
    * Another number fits too, and the frames by which they differ are of contents that came more than once: they may be the ones or the others.
-   * A content seen once is taken for unique.
+   * Or what is taken for new came before, and nothing else shows where the two taps meet. A content seen once is taken for unique.
    */
   readonly ambiguous: boolean;
   /** No number fits: the taps did not see the same frames in the same order, and frames were told apart by content alone. */
@@ -26,14 +26,21 @@ export function join(before: readonly bigint[], after: readonly bigint[], kept: 
   const covering = fitting.findIndex((length) => kept.length - length >= after.length);
   const chosen = Math.max(0, covering);
   const matched = fitting[chosen]!;
-  const repeats = repeatedOf(before, kept.length - matched > after.length ? kept.slice(matched) : after);
+  const fresh = kept.slice(matched);
+  const repeats = repeatedOf(before, fresh.length > after.length ? fresh : after);
   // The others lie beyond the neighbours: where those are out of the question, they are too.
-  const ambiguous = [fitting[chosen - 1], fitting[chosen + 1]].some(
-    (other) =>
-      other !== undefined &&
-      kept.slice(Math.min(matched, other), Math.max(matched, other)).every((hash) => repeats(hash)),
+  const otherwise = [fitting[chosen - 1], fitting[chosen + 1]].some(
+    (other) => other !== undefined && kept.slice(Math.min(matched, other), Math.max(matched, other)).every(repeats),
   );
+  const certain = fitting.length === 1 && matched > 0 && after.length > 0;
+  const ambiguous = !certain && (otherwise || comesAgain(before, fresh));
   return { matched, ambiguous, disagrees: false, isMatched: (index) => index < matched };
+}
+
+/** Whether a frame that is taken for a new one looks like one before: it repeats, or the taps differ in order. */
+function comesAgain(before: readonly bigint[], fresh: readonly bigint[]): boolean {
+  const known = new Set(before);
+  return fresh.some((digest) => known.has(digest));
 }
 
 /** Which contents came more than once. */

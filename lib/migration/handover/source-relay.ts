@@ -129,7 +129,9 @@ export class SourceRelay {
     this.#sink = sink;
     this.#nonce = nonce;
     for (const { to, stream, hash } of this.#recorded) {
-      if (!this.addresses.has(to, 0)) this.#group.before.add(stream, hash);
+      if (this.addresses.has(to, 0)) continue;
+      this.#group.before.add(stream, hash);
+      if (this.#group.before.full) this.#flush();
     }
     this.#recorded = [];
     for (const [pair, queue] of this.#queues.entries()) {
