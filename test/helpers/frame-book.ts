@@ -1,5 +1,5 @@
 /** Who gets frames at one end of a network: numbered ones by flow, those that are all the same by count, and those that should not come. */
-import { ETH_P_RARP } from '../../lib/constants/if-ether';
+import { ETH_P_8021Q, ETH_P_RARP, VLAN_HLEN } from '../../lib/constants/if-ether';
 import { ETHER_SOURCE, etherType, formatMac } from '../../lib/net/ethernet';
 import { frameArea, frameFlow, isTestFrame } from '../../lib/net/test-frame';
 import { FrameLedger, type LedgerReport } from '../../lib/observe/frame-ledger';
@@ -24,9 +24,10 @@ export class FrameBook {
   /** A frame without a virtio-net header. */
   account(frame: Uint8Array): void {
     this.total++;
+    const type = etherType(frame, etherType(frame, 0) === ETH_P_8021Q ? VLAN_HLEN : 0);
     if (this.#own.has(formatMac(frame, ETHER_SOURCE))) this.own++;
-    else if (etherType(frame, 0) === ETH_P_RARP) this.announcements++;
-    else if (etherType(frame, 0) === IDENTICAL) this.identical++;
+    else if (type === ETH_P_RARP) this.announcements++;
+    else if (type === IDENTICAL) this.identical++;
     else this.#numbered(frame);
   }
 

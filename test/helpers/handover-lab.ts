@@ -4,6 +4,7 @@ import type { Backend } from '../../lib/backend/backend';
 import { EmulatedBackend } from '../../lib/backend/emulated';
 import { VhostKernelBackend } from '../../lib/backend/vhost-kernel';
 import { VIRTIO_F_VERSION_1, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_RING_F_EVENT_IDX } from '../../lib/constants/virtio-net';
+import type { DeviceState } from '../../lib/device/device-state';
 import { VirtioNetDevice } from '../../lib/device/virtio-net-device';
 import { Netns } from '../../lib/host/netns';
 import { Tap } from '../../lib/host/tap';
@@ -63,7 +64,12 @@ export interface LabOptions {
   guestFlows?: readonly FlowPlan[];
   /** Of the places' taps; null leaves the kernel's default. */
   txQueueLength?: number | null;
+  /** A bridge for each place, and nobody else on it. */
+  bridges?: boolean;
 }
+
+/** Who sends to the guest and hears it. */
+export type Correspondent = Pick<GroupStation, 'sources' | 'book'>;
 
 export interface Moved {
   result: MigrationResult;
@@ -107,6 +113,7 @@ export class HandoverLab {
     const lab = new HandoverLab(netns, options);
     const { kinds = ['emulated', 'emulated'], stationFlows, stationTooFlows } = options;
     for (const kind of kinds) await lab.#addPlace(kind);
+    if (options.bridges === true) return lab;
     lab.station = await GroupStation.open(netns, 'station', [STATION], stationFlows ?? STATION_FLOWS);
     lab.stationToo = await GroupStation.open(netns, 'other', [STATION_TOO], stationTooFlows ?? STATION_TOO_FLOWS);
     return lab;
@@ -116,7 +123,9 @@ export class HandoverLab {
     const tap = await Tap.open({ name: `place${this.places.length}`, netns: this.netns.path });
     const { txQueueLength = TX_QUEUE_LENGTH } = this.options;
     if (txQueueLength !== null) await tap.setTxQueueLen(txQueueLength);
-    await this.netns.attach('br0', tap.name);
+    const bridge = this.options.bridges === true ? this.places.length : 0;
+    if (bridge > 0) await this.netns.addBridge(`br${bridge}`);
+    await this.netns.attach(`br${bridge}`, tap.name);
     this.places.push({ tap, kind });
   }
 
@@ -126,13 +135,16 @@ export class HandoverLab {
     return VhostKernelBackend.open({ taps: [tap], prepareTaps: true });
   }
 
-  /** The guest runs at the first place. `adjust` may change the device before it starts. */
-  async boot(adjust: (device: VirtioNetDevice) => Promise<void> | void = () => undefined): Promise<void> {
+  /** The guest runs at the first place. `adjust` may change what the driver has made of the device. */
+  async boot(adjust: (state: DeviceState) => void = () => undefined): Promise<void> {
     const { features = MERGED } = this.options;
     const { queues } = this.record;
-    const backend = await this.backend(0);
-    this.device = new VirtioNetDevice({ memory: this.memory, backend, features, queues, mac: GUEST });
-    await adjust(this.device);
+    const made = new EmulatedBackend({ taps: [this.places[0]!.tap] });
+    const device = new VirtioNetDevice({ memory: this.memory, backend: made, features, queues, mac: GUEST });
+    const state = device.outline();
+    await device.close();
+    adjust(state);
+    this.device = VirtioNetDevice.restore(state, { memory: this.memory, backend: await this.backend(0) });
     this.guest = new RecordingGuest(this.memory, this.record, this.device.notifiers);
     this.guest.postAll();
     await this.device.start();
@@ -173,6 +185,7 @@ export class HandoverLab {
     options: {
       source?: MigrationOptions;
       destination?: MigrationOptions;
+      host?: Partial<DestinationHost<RecordingGuest>>;
       between?: (near: Duplex, far: Duplex) => [Duplex, Duplex];
     } = {},
   ): Promise<Moved> {
@@ -180,7 +193,8 @@ export class HandoverLab {
     const [near, far] = options.between?.(...streams) ?? streams;
     const common: MigrationOptions = { timeoutMs: 20_000, announceRounds: 1 };
     const source = new MigrationSource({ device: this.device, guest: this.guest }, { ...common, ...options.source });
-    const destination = new MigrationDestination(this.host(to), { ...common, ...options.destination });
+    const host = { ...this.host(to), ...options.host };
+    const destination = new MigrationDestination(host, { ...common, ...options.destination });
     const [result, received] = await Promise.allSettled([source.migrate(near), destination.receive(far)]);
     if (result.status === 'rejected') {
       if (received.status === 'fulfilled') await this.#adopt(received.value, to);
@@ -212,26 +226,28 @@ export class HandoverLab {
     return this.verdict();
   }
 
-  verdict(): Verdict {
+  /** On what all stations have sent, and what the first of them has received. */
+  verdict(...others: readonly Correspondent[]): Verdict {
     const { book, sources } = this.record;
     const flows: Verdict['flows'] = {};
     let identical = book.identical;
-    for (const station of [this.station, this.stationToo]) {
+    const stations = others.length > 0 ? others : [this.station, this.stationToo];
+    for (const station of stations) {
       for (const { plan, sent } of station.sources) {
         if (plan.kind === 'identical') identical -= sent;
         else flows[`${plan.kind} ${plan.flow} to guest`] = wrong(book.report(plan.flow, sent));
       }
     }
     for (const { plan, sent } of sources) {
-      const report = this.station.book.report(plan.flow, sent);
+      const report = stations[0]!.book.report(plan.flow, sent);
       flows[`${plan.kind} ${plan.flow} from guest`] = wrong(report);
     }
     return { flows, identical, own: book.own, foreign: book.foreign };
   }
 
   async close(): Promise<void> {
-    await this.station.close();
-    await this.stationToo.close();
+    await this.station?.close();
+    await this.stationToo?.close();
     await this.guest?.pause();
     await this.device?.close();
     this.memory.close();

@@ -29,6 +29,7 @@ export class DestinationIntake {
   readonly #kept: KeptFrame[][];
   readonly #before = new GroupRecord();
   readonly #after = new GroupRecord();
+  readonly #late = new GroupRecord();
   readonly #account = { discarded: 0, read: 0, own: 0, received: 0 };
   #startedAt = 0;
   #firstSentMs: number | null = null;
@@ -104,7 +105,7 @@ export class DestinationIntake {
 
   /** A frame that reached the source's tap, and perhaps this one. */
   seen(side: CutSide, stream: bigint, hash: bigint): void {
-    (side === 'after' ? this.#after : this.#before).add(stream, hash);
+    ({ before: this.#before, after: this.#after, late: this.#late })[side].add(stream, hash);
   }
 
   /**
@@ -163,7 +164,10 @@ export class DestinationIntake {
       }
     }
     const joins = new Map<bigint, Join>();
-    for (const [stream, list] of kept) joins.set(stream, join(this.#before.of(stream), this.#after.of(stream), list));
+    for (const [stream, list] of kept) {
+      const after = this.#after.of(stream);
+      joins.set(stream, join(this.#before.of(stream), [...after, ...this.#late.of(stream)], list, after.length));
+    }
     return joins;
   }
 

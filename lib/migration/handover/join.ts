@@ -18,12 +18,17 @@ export interface Join {
   readonly isMatched: (index: number) => boolean;
 }
 
-export function join(before: readonly bigint[], after: readonly bigint[], kept: readonly bigint[]): Join {
+/** The first `certain` of `after` are known to have reached the destination's tap before it was read last. */
+export function join(
+  before: readonly bigint[],
+  after: readonly bigint[],
+  kept: readonly bigint[],
+  certain = after.length,
+): Join {
   const fitting = overlaps(before, kept).filter((length) => agrees(kept, length, after));
   const [largest] = fitting;
   if (largest === undefined) return byContent(before, kept);
-  // This tap was read last, so what the other one had after the cut is here too, but for a frame that was just then on its way to both.
-  const covering = fitting.findIndex((length) => kept.length - length >= after.length);
+  const covering = fitting.findIndex((length) => kept.length - length >= certain);
   const chosen = Math.max(0, covering);
   const matched = fitting[chosen]!;
   const fresh = kept.slice(matched);
@@ -32,8 +37,8 @@ export function join(before: readonly bigint[], after: readonly bigint[], kept: 
   const otherwise = [fitting[chosen - 1], fitting[chosen + 1]].some(
     (other) => other !== undefined && kept.slice(Math.min(matched, other), Math.max(matched, other)).every(repeats),
   );
-  const certain = fitting.length === 1 && matched > 0 && after.length > 0;
-  const ambiguous = !certain && (otherwise || comesAgain(before, fresh));
+  const shown = fitting.length === 1 && matched > 0 && after.length > 0;
+  const ambiguous = !shown && (otherwise || comesAgain(before, fresh));
   return { matched, ambiguous, disagrees: false, isMatched: (index) => index < matched };
 }
 

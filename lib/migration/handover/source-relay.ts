@@ -43,7 +43,11 @@ export class SourceRelay {
   readonly #queues: readonly FrameQueue[];
   readonly #counters: TapCounters;
   readonly #vlans = new Set<number>();
-  readonly #group = { before: new GroupEntries('before'), after: new GroupEntries('after') };
+  readonly #group = {
+    before: new GroupEntries('before'),
+    after: new GroupEntries('after'),
+    late: new GroupEntries('late'),
+  };
   readonly #batch = new FrameBatch();
   /** While the guest runs here: what was not for one of its addresses, as far as they were known then. */
   #recorded: { to: Uint8Array; stream: bigint; hash: bigint }[] = [];
@@ -55,6 +59,8 @@ export class SourceRelay {
   readonly #cut: boolean[];
   #cutBy: SourceAccount['cutBy'] | null = null;
   #onCut: (() => void) | null = null;
+  /** The last grace period has begun: what comes from now on may still be on its way to the other tap when it is over. */
+  #late = false;
   #drained = false;
   #weakGraces = 0;
   #flushing: NodeJS.Immediate | null = null;
@@ -160,8 +166,8 @@ export class SourceRelay {
       return;
     }
     if (sort === 'group') {
-      const entries = this.#cut[pair] === true ? this.#group.after : this.#group.before;
-      entries.add(streamKey(arena, at, end, this.#queues.length), digest(arena, at, end));
+      const side = this.#cut[pair] !== true ? 'before' : this.#late ? 'late' : 'after';
+      this.#group[side].add(streamKey(arena, at, end, this.#queues.length), digest(arena, at, end));
       if (this.#cut[pair] === true) {
         account.read++;
         account.groupAfterCut++;
@@ -189,8 +195,7 @@ export class SourceRelay {
   #flush(): void {
     if (this.#flushing !== null) clearImmediate(this.#flushing);
     this.#flushing = null;
-    const { before, after } = this.#group;
-    for (const entries of [before, after]) if (entries.length > 0) this.#sink?.group(entries.take());
+    for (const entries of Object.values(this.#group)) if (entries.length > 0) this.#sink?.group(entries.take());
     if (!this.#batch.empty) this.#sink?.frames(this.#batch.take());
   }
 
@@ -224,6 +229,7 @@ export class SourceRelay {
       this.#cutBy = 'timeout';
       this.#cutOthers();
     }
+    this.#late = true;
     // A forward that ran beside the announcement may still put its frame behind it.
     if (!(await grace())) this.#weakGraces++;
     for (const queue of this.#queues) while (!queue.drain());

@@ -8,25 +8,28 @@ function decode(payload: Buffer): Entry[] {
   return found;
 }
 
-test.each(['before', 'after'] as const)('entries %s the cut come out as they went in, however many', (side) => {
-  const entries = new GroupEntries(side);
-  const given: Entry[] = Array.from({ length: 3000 }, (_, index) => [
-    side,
-    BigInt(index % 7),
-    (1n << 64n) - 1n - BigInt(index),
-  ]);
-  for (const [, stream, digest] of given) entries.add(stream, digest);
-  expect(entries.length).toBe(3000);
-  const payload = entries.take();
-  expect(payload).toHaveLength(8 + 16 * 3000);
-  expect(payload.readUInt32LE(0)).toBe(side === 'before' ? 0 : 1);
-  expect(decode(payload)).toEqual(given);
-  expect(entries.length).toBe(0);
-  entries.add(5n, 6n);
-  expect(decode(entries.take())).toEqual([[side, 5n, 6n]]);
-  // What was taken is not written to any more.
-  expect(decode(payload)).toEqual(given);
-});
+test.each(['before', 'after', 'late'] as const)(
+  'entries of the kind %s come out as they went in, however many',
+  (side) => {
+    const entries = new GroupEntries(side);
+    const given: Entry[] = Array.from({ length: 3000 }, (_, index) => [
+      side,
+      BigInt(index % 7),
+      (1n << 64n) - 1n - BigInt(index),
+    ]);
+    for (const [, stream, digest] of given) entries.add(stream, digest);
+    expect(entries.length).toBe(3000);
+    const payload = entries.take();
+    expect(payload).toHaveLength(8 + 16 * 3000);
+    expect(payload.readUInt32LE(0)).toBe(['before', 'after', 'late'].indexOf(side));
+    expect(decode(payload)).toEqual(given);
+    expect(entries.length).toBe(0);
+    entries.add(5n, 6n);
+    expect(decode(entries.take())).toEqual([[side, 5n, 6n]]);
+    // What was taken is not written to any more.
+    expect(decode(payload)).toEqual(given);
+  },
+);
 
 test('what a peer must not send', () => {
   const entries = new GroupEntries('after');
@@ -37,8 +40,8 @@ test('what a peer must not send', () => {
     if (length === 8 || length === 24) expect(decode(payload.subarray(0, length))).toHaveLength((length - 8) / 16);
     else expect(() => decode(payload.subarray(0, length))).toThrow(/GROUP of \d+ bytes/);
   }
-  payload.writeUInt32LE(2, 0);
-  expect(() => decode(payload)).toThrow(/GROUP of kind 2/);
+  payload.writeUInt32LE(3, 0);
+  expect(() => decode(payload)).toThrow(/GROUP of kind 3/);
 });
 
 test('a record keeps the order of each stream', () => {

@@ -35,6 +35,12 @@ test('a frame that comes again after the cut is not taken for the one before', (
   expect(join(list('xxx'), list('x'), list('xxx'))).toMatchObject({ matched: 2, ambiguous: true });
 });
 
+test('what may not have come yet is no reason to take a frame for a new one', () => {
+  expect(join(list('abx'), list('x'), list('bx'), 0)).toMatchObject({ matched: 2 });
+  expect(join(list('x'), list('x'), list('x'), 0)).toMatchObject({ matched: 1, ambiguous: true });
+  expect(join(list('x'), list('x'), list('x'), 1)).toMatchObject({ matched: 0, ambiguous: true });
+});
+
 test('repeated frames between others do no harm', () => {
   expect(given('x1x2x', '3x', '2x3x4')).toBe('x1x2x3x4');
   expect(join(list('x1x2x'), list('3x'), list('2x3x4'))).toMatchObject({ matched: 2, ...sure });
