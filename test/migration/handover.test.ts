@@ -120,6 +120,21 @@ test('the guest stands still for long: more comes than the queue of a tap holds'
   expect(faultsOf(await lab.settle())).toEqual({});
 });
 
+test('the queue of the next tap was full long before: no loss, and none is told', async () => {
+  await using lab = await open({ txQueueLength: null });
+  await lab.boot();
+  await lab.traffic(MIX);
+  const broadcasts = lab.station.sources.length;
+  for (let burst = 0; burst < 20; burst++, await sleep(10)) lab.station.burst(14 * broadcasts);
+  expect((await lab.places[1]!.tap.stats()).tx.dropped).toBeGreaterThan(0);
+  for (const to of [1, 0]) {
+    for (let burst = 0; burst < 20; burst++, await sleep(10)) lab.station.burst(14 * broadcasts);
+    expect((await lab.migrate(to)).result.handover).toMatchObject(proven);
+  }
+  await lab.flows(60);
+  expect(faultsOf(await lab.settle())).toEqual({});
+});
+
 test('the announcement does not come back: the cut is where time was up, and that is said', async () => {
   await using lab = await open({ stationFlows: STATION_FLOWS.filter(({ kind }) => kind !== 'identical') });
   for (const { tap } of lab.places)
@@ -191,7 +206,8 @@ describe('a receive filter', () => {
     await lab.traffic(MIX);
     for (const to of [1, 0]) {
       await lab.flows(60);
-      await lab.migrate(to);
+      // The kernel counts what the filter refuses like what finds a queue full.
+      expect((await lab.migrate(to)).result.handover).toMatchObject(proven);
     }
     await lab.flows(60);
     const { 'vlan 5 to guest': vlan, 'unknown 6 to guest': unknown, ...rest } = faultsOf(await lab.settle());
@@ -322,5 +338,6 @@ test('the network is told where the guest is: by the source once, then by the de
   // The source's; that with the nonce and two rounds, each of them on VLAN 10 too.
   await until('announcements', () => lab.station.book.announcements >= 7);
   await sleep(50);
-  expect(lab.station.book.announcements).toBe(7);
+  // The source's too, if it had heard of VLAN 10 by then.
+  expect(lab.station.book.announcements).toBeLessThanOrEqual(8);
 });

@@ -6,7 +6,7 @@
 import { EmulatedBackend } from '../../backend/emulated';
 import type { Tap } from '../../host/tap';
 import type { DestinationAccount } from './account';
-import { emptied, FrameQueue } from './frame-queue';
+import { emptied, FrameQueue, mostOf } from './frame-queue';
 import { digest, GuestAddresses, streamKey } from './frame-sort';
 import { type CutSide, GroupRecord } from './group-record';
 import { type Join, join } from './join';
@@ -58,9 +58,12 @@ export class DestinationIntake {
   /** Throws away no more. `addresses` are the guest's. */
   open(addresses: readonly string[]): void {
     this.#addresses = new GuestAddresses(addresses);
+    // What waited before this moment is as good as thrown away, and what found a queue full that nobody had read is no loss.
+    for (const queue of this.queues) while (!queue.drain());
+    this.counters.restart();
     for (const [pair, queue] of this.queues.entries()) {
-      // What waited before this moment is as good as thrown away.
       while (!queue.drain());
+      queue.most = 0;
       queue.collect((arena, start, end) => this.#keep(pair, arena, start, end));
     }
   }
@@ -130,17 +133,19 @@ export class DestinationIntake {
       this.#kept[pair] = [];
       queue.passThrough();
     }
+    const emptyNow = await emptied(this.queues, this.backend);
+    for (const queue of this.queues) queue.leave();
     const all = [...joins.values()];
     const account: DestinationAccount = {
       ...this.#account,
       matched,
       kept,
-      dropped: this.counters.dropped(),
+      dropped: this.counters.dropped(mostOf(this.queues)),
       ambiguous: all.filter(({ ambiguous }) => ambiguous).length,
       disagreeing: all.filter(({ disagrees }) => disagrees).length,
       missing: this.#missing(joins, positions),
       weakGraces: this.weakGraces,
-      complete: (await emptied(this.queues)) && complete,
+      complete: emptyNow && complete,
       firstReceivedMs: this.#firstReceivedMs(),
       firstSentMs: this.#firstSentMs,
     };

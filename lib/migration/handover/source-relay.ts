@@ -18,7 +18,7 @@ import { headerLength } from '../../net/header';
 import { announce, carriesNonce } from '../announce';
 import type { SourceAccount } from './account';
 import { FrameBatch } from './frame-batch';
-import { emptied, FrameQueue } from './frame-queue';
+import { emptied, FrameQueue, mostOf } from './frame-queue';
 import { digest, GuestAddresses, streamKey, vlanOf } from './frame-sort';
 import type { Grace } from './grace';
 import { GroupEntries } from './group-record';
@@ -242,7 +242,7 @@ export class SourceRelay {
   get account(): SourceAccount {
     return {
       ...this.#account,
-      dropped: this.#counters.dropped(),
+      dropped: this.#counters.dropped(mostOf(this.#queues)),
       cutBy: this.#cutBy ?? 'timeout',
       weakGraces: this.#weakGraces,
     };
@@ -264,8 +264,9 @@ export class SourceRelay {
 
   /** The device, running or not, goes back to the data path that it had, when nothing waits for the guest any more. */
   async end(): Promise<void> {
-    if (this.#device.running) await emptied(this.#queues);
+    if (this.#device.running) await emptied(this.#queues, this.#relay);
     else for (const queue of this.#queues) queue.close();
+    for (const queue of this.#queues) queue.leave();
     await this.#device.switchBackend(this.#before);
     this.#counters.close();
     await this.#relay.close();
