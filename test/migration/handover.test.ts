@@ -1,5 +1,12 @@
 /** A guest moves under every kind of traffic: each frame is given once and in order, and the accounts of both sides say so. */
-import { VIRTIO_NET_F_CTRL_RX, VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_CTRL_VQ } from '../../lib/constants/virtio-net';
+import {
+  VIRTIO_NET_F_CTRL_RX,
+  VIRTIO_NET_F_CTRL_VLAN,
+  VIRTIO_NET_F_CTRL_VQ,
+  VIRTIO_NET_F_GUEST_CSUM,
+  VIRTIO_NET_F_GUEST_TSO4,
+} from '../../lib/constants/virtio-net';
+import { Tap } from '../../lib/host/tap';
 import { bits } from '../../lib/net/features';
 import { type PathKind, pathKinds } from '../helpers/device-rig';
 import { BROADCAST } from '../helpers/flow-plan';
@@ -15,6 +22,7 @@ import {
   STATION,
   STATION_FLOWS,
 } from '../helpers/handover-lab';
+import { TSO_HEADER, tsoFrame } from '../helpers/tcp-frame';
 import { sleep, until } from '../helpers/vhost-wait';
 
 const KINDS = pathKinds();
@@ -97,6 +105,40 @@ test.each([16, 32])('rings of %d entries whose guest is slow: frames wait on bot
     await lab.flows(60);
   }
   expect(faultsOf(await lab.settle())).toEqual({});
+});
+
+test('a large frame for which the guest has no room yet is not left behind on any data path', async () => {
+  const features = MERGED | bits(VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4);
+  await using lab = await open({ features, ringSize: 16, txQueueLength: null });
+  await using sender = await Tap.open({ name: 'large', netns: lab.netns.path });
+  await sender.setVnetHdrSize(TSO_HEADER);
+  await lab.netns.attach('br0', sender.name);
+  await lab.boot();
+  await lab.traffic(MIX);
+  await lab.flows(60);
+  lab.station.hush();
+  lab.stationToo.hush();
+  // Buffers hold 32 KiB: one frame, and no other beside it.
+  const frame = tsoFrame(GUEST, 20_000, 1448);
+  const send = (): number => sender.writeFrames(frame, frame.length, 1, Int32Array.of(frame.length));
+  let sent = 0;
+  for (const to of [1, 0]) {
+    const before = lab.record.book.foreign;
+    lab.guest.beforePause = async () => {
+      lab.record.deaf = true;
+      await sleep(5);
+      for (let count = 0; count < 2; count++) sent += send();
+      await sleep(20);
+    };
+    setTimeout(() => {
+      lab.record.deaf = false;
+    }, 1000);
+    expect((await lab.migrate(to)).result.handover).toMatchObject(proven);
+    expect(lab.record.deaf).toBe(false);
+    await until('both frames', () => lab.record.book.foreign >= before + 2);
+  }
+  await sleep(50);
+  expect(lab.record.book.foreign).toBe(sent);
 });
 
 test('the guest stands still for long: more comes than the queue of a tap holds', async () => {
