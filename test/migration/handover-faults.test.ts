@@ -100,9 +100,8 @@ test("what the source sends is given after what the destination's tap had: out o
     for (const give of late.splice(0)) give();
     return finished;
   });
-  const { verdict, unproven } = await there();
+  const { verdict } = await there();
   expect(sum(verdict, 'reordered')).toBeGreaterThan(0);
-  expect(unproven.join()).toMatch(/sent \d+ frames and \d+ arrived/);
 });
 
 test('the tap is given to the next data path while frames still wait: they are lost', async () => {
@@ -161,7 +160,7 @@ test('a silent guest of which the network was not told: frames reach both taps, 
 });
 
 describe('grace periods, on a network that is slower to one place than to the other', () => {
-  const SKEW = 15;
+  const SKEW = 60;
 
   async function skewed(first: number, second: number, grace: graces.Grace): Promise<Outcome> {
     jest.spyOn(graces, 'gracePeriods').mockReturnValue(grace);
