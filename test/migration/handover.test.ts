@@ -21,6 +21,7 @@ import {
   PLAIN,
   STATION,
   STATION_FLOWS,
+  STATION_TOO,
 } from '../helpers/handover-lab';
 import { TSO_HEADER, tsoFrame } from '../helpers/tcp-frame';
 import { sleep, until } from '../helpers/vhost-wait';
@@ -223,6 +224,22 @@ test('a second address, of which the device is not told: it is learned from what
   }
   await lab.flows(100);
   expect(faultsOf(await lab.settle())).toEqual({});
+});
+
+test('a second address that is never heard: what is for it goes where it was, and that is told', async () => {
+  await using lab = await open({
+    stationFlows: [...STATION_FLOWS, { flow: 8, kind: 'unicast', source: STATION_TOO, destination: GUEST_TOO }],
+  });
+  await lab.netns.exec('bridge', ['fdb', 'add', GUEST_TOO, 'dev', lab.places[0]!.tap.name, 'master', 'static']);
+  await lab.boot();
+  await lab.traffic(MIX);
+  await lab.flows(60);
+  const { handover } = (await lab.migrate(1)).result;
+  expect(handover!.unproven).toContainEqual(expect.stringMatching(/and not the destination's: lost/));
+  await lab.flows(60);
+  const { 'unicast 8 to guest': silent, ...rest } = faultsOf(await lab.settle());
+  expect(silent).toMatchObject({ duplicated: 0, reordered: 0 });
+  expect(rest).toEqual({});
 });
 
 describe('a receive filter', () => {

@@ -3,6 +3,7 @@
  * on the emulated data path and is given the source's frames as they come. When those have ended, the frames of both taps are joined, what only
  * this tap had follows, and then the tap is read directly.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { EmulatedBackend } from '../../backend/emulated';
 import type { Tap } from '../../host/tap';
 import type { DestinationAccount } from './account';
@@ -11,6 +12,9 @@ import { digest, GuestAddresses, streamKey } from './frame-sort';
 import { type CutSide, GroupRecord } from './group-record';
 import { type Join, join } from './join';
 import type { TapCounters } from './tap-counters';
+
+/** How long a frame that reached the source's tap may take to this one: two hosts have more between them than two queues. Milliseconds. */
+const UNDER_WAY_MS = 100;
 
 interface KeptFrame {
   readonly frame: Uint8Array;
@@ -30,6 +34,7 @@ export class DestinationIntake {
   readonly #before = new GroupRecord();
   readonly #after = new GroupRecord();
   readonly #late = new GroupRecord();
+  readonly #expected = new GroupRecord();
   readonly #account = { discarded: 0, read: 0, own: 0, received: 0 };
   #startedAt = 0;
   #firstSentMs: number | null = null;
@@ -131,9 +136,11 @@ export class DestinationIntake {
         kept++;
       }
       this.#kept[pair] = [];
-      queue.passThrough();
+      queue.passThrough((arena, at, end) => this.#sawExpected(pair, arena, at, end));
     }
+    this.#expect(joins, positions);
     const emptyNow = await emptied(this.queues, this.backend);
+    const missing = await this.#missing();
     for (const queue of this.queues) queue.leave();
     const all = [...joins.values()];
     const account: DestinationAccount = {
@@ -143,7 +150,7 @@ export class DestinationIntake {
       dropped: this.counters.dropped(mostOf(this.queues)),
       ambiguous: all.filter(({ ambiguous }) => ambiguous).length,
       disagreeing: all.filter(({ disagrees }) => disagrees).length,
-      missing: this.#missing(joins, positions),
+      missing,
       weakGraces: this.weakGraces,
       complete: emptyNow && complete,
       firstReceivedMs: this.#firstReceivedMs(),
@@ -176,14 +183,25 @@ export class DestinationIntake {
     return joins;
   }
 
-  /** Frames that the source's tap had after the cut, beyond those that came here too. */
-  #missing(joins: ReadonlyMap<bigint, Join>, kept: ReadonlyMap<bigint, number>): number {
-    let missing = 0;
-    for (const stream of this.#after.streams) {
+  /** Frames that the source's tap had after the cut, beyond those that came here too: they are on their way, or never come. */
+  #expect(joins: ReadonlyMap<bigint, Join>, kept: ReadonlyMap<bigint, number>): void {
+    for (const stream of new Set([...this.#after.streams, ...this.#late.streams])) {
+      const there = [...this.#after.of(stream), ...this.#late.of(stream)];
       const here = (kept.get(stream) ?? 0) - (joins.get(stream)?.matched ?? 0);
-      missing += Math.max(0, this.#after.of(stream).length - here);
+      for (const hash of there.slice(here)) this.#expected.add(stream, hash);
     }
-    return missing;
+  }
+
+  readonly #sawExpected = (pair: number, arena: Uint8Array, start: number, end: number): void => {
+    if (this.#expected.length === 0) return;
+    const at = start + this.queues[pair]!.header;
+    this.#expected.remove(streamKey(arena, at, end, this.queues.length), digest(arena, at, end));
+  };
+
+  async #missing(): Promise<number> {
+    const deadline = performance.now() + UNDER_WAY_MS;
+    while (this.#expected.length > 0 && performance.now() < deadline) await sleep(1);
+    return this.#expected.length;
   }
 
   #isMatched(joins: ReadonlyMap<bigint, Join>, positions: Map<bigint, number>, stream: bigint): boolean {

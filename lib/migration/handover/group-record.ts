@@ -31,6 +31,15 @@ export class GroupRecord {
     this.#length++;
   }
 
+  /** One such frame, if there is any. */
+  remove(stream: bigint, digest: bigint): void {
+    const digests = this.#streams.get(stream);
+    const at = digests?.indexOf(digest) ?? -1;
+    if (at < 0) return;
+    digests!.splice(at, 1);
+    this.#length--;
+  }
+
   of(stream: bigint): readonly bigint[] {
     return this.#streams.get(stream) ?? [];
   }

@@ -59,6 +59,11 @@ test('a record keeps the order of each stream', () => {
   expect(record.of(3n)).toEqual([]);
   expect([...record.streams]).toEqual([1n, 2n]);
   expect(record.length).toBe(4);
+  record.remove(1n, 10n);
+  record.remove(1n, 12n);
+  record.remove(3n, 10n);
+  expect(record.of(1n)).toEqual([11n, 10n]);
+  expect(record.length).toBe(3);
 });
 
 test('entries are full long before they are too long for a frame', () => {
