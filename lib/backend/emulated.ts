@@ -103,6 +103,11 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
     return this.#pairs.map((pair) => pair.counters);
   }
 
+  /** A frame was read for which the guest has no room yet. */
+  get holding(): boolean {
+    return this.#kept.some(({ bytes }) => bytes !== null);
+  }
+
   async probe(): Promise<bigint> {
     this.#offered = BY_RINGS | (await this.#taps.probe()) | DEVICE_FEATURES;
     return this.#offered;

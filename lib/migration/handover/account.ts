@@ -40,8 +40,10 @@ export interface DestinationAccount {
   readonly ambiguous: number;
   /** Streams whose frames the two taps saw differently. */
   readonly disagreeing: number;
+  /** Not for a known address of the guest, and seen at the source's tap after the cut, but not here. */
+  readonly missing: number;
   readonly weakGraces: number;
-  /** The source was heard to the end. */
+  /** The source was heard to the end, and the guest has taken what waited for it. */
   readonly complete: boolean;
   /** From the guest's start to the first frame it was given, and to the first it sent. Milliseconds; null when there was none yet. */
   readonly firstReceivedMs: number | null;
@@ -69,6 +71,7 @@ export function compareAccounts(source: SourceAccount | null, destination: Desti
       s.read !== s.sent + s.own + s.groupAfterCut + s.markers,
       `the source read ${s.read} frames and accounts for ${s.sent + s.own + s.groupAfterCut + s.markers}`,
     );
+    said(!d.complete, 'the guest did not take the frames that waited for it');
     said(s.sent !== d.received, `the source sent ${s.sent} frames and ${d.received} arrived`);
     said(s.late > 0, `${s.late} frames for the guest came to the source's tap too late`);
     said(s.dropped === null, "the kernel does not tell what the source's tap dropped");
@@ -86,6 +89,10 @@ export function compareAccounts(source: SourceAccount | null, destination: Desti
   said((d.dropped ?? 0) > 0, `the queue of the destination's tap overflowed: ${d.dropped} frames are lost`);
   said(d.ambiguous > 0, `${d.ambiguous} streams of repeated frames could be joined in several ways`);
   said(d.disagreeing > 0, `${d.disagreeing} streams reached the two taps in different orders`);
+  said(
+    d.missing > 0,
+    `${d.missing} frames reached the source's tap after the cut and not the destination's: lost, if for an address of the guest that is not known`,
+  );
   const weak = d.weakGraces + (source?.weakGraces ?? 0);
   said(weak > 0, `${weak} grace periods were waits only: this kernel has no membarrier for all threads`);
   return { source, destination, unproven };

@@ -3,14 +3,18 @@
  * on the emulated data path and is given the source's frames as they come. When those have ended, the frames of both taps are joined, what only
  * this tap had follows, and then the tap is read directly.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { EmulatedBackend } from '../../backend/emulated';
 import type { Tap } from '../../host/tap';
 import type { DestinationAccount } from './account';
-import { emptied, FrameQueue } from './frame-queue';
+import { emptied, FrameQueue, mostOf } from './frame-queue';
 import { digest, GuestAddresses, streamKey } from './frame-sort';
 import { type CutSide, GroupRecord } from './group-record';
 import { type Join, join } from './join';
 import type { TapCounters } from './tap-counters';
+
+/** How long a frame that reached the source's tap may take to this one: two hosts have more between them than two queues. Milliseconds. */
+const UNDER_WAY_MS = 100;
 
 interface KeptFrame {
   readonly frame: Uint8Array;
@@ -29,6 +33,8 @@ export class DestinationIntake {
   readonly #kept: KeptFrame[][];
   readonly #before = new GroupRecord();
   readonly #after = new GroupRecord();
+  readonly #late = new GroupRecord();
+  readonly #expected = new GroupRecord();
   readonly #account = { discarded: 0, read: 0, own: 0, received: 0 };
   #startedAt = 0;
   #firstSentMs: number | null = null;
@@ -57,9 +63,12 @@ export class DestinationIntake {
   /** Throws away no more. `addresses` are the guest's. */
   open(addresses: readonly string[]): void {
     this.#addresses = new GuestAddresses(addresses);
+    // What waited before this moment is as good as thrown away, and what found a queue full that nobody had read is no loss.
+    for (const queue of this.queues) while (!queue.drain());
+    this.counters.restart();
     for (const [pair, queue] of this.queues.entries()) {
-      // What waited before this moment is as good as thrown away.
       while (!queue.drain());
+      queue.most = 0;
       queue.collect((arena, start, end) => this.#keep(pair, arena, start, end));
     }
   }
@@ -104,7 +113,7 @@ export class DestinationIntake {
 
   /** A frame that reached the source's tap, and perhaps this one. */
   seen(side: CutSide, stream: bigint, hash: bigint): void {
-    (side === 'after' ? this.#after : this.#before).add(stream, hash);
+    ({ before: this.#before, after: this.#after, late: this.#late })[side].add(stream, hash);
   }
 
   /**
@@ -112,7 +121,7 @@ export class DestinationIntake {
    * directly and nothing waits in between.
    */
   async finish(complete: boolean): Promise<DestinationAccount> {
-    for (const queue of this.queues) queue.drain();
+    for (const queue of this.queues) while (!queue.drain());
     const joins = this.#joins();
     const positions = new Map<bigint, number>();
     let matched = 0;
@@ -127,18 +136,23 @@ export class DestinationIntake {
         kept++;
       }
       this.#kept[pair] = [];
-      queue.passThrough();
+      queue.passThrough((arena, at, end) => this.#sawExpected(pair, arena, at, end));
     }
+    this.#expect(joins, positions);
+    const emptyNow = await emptied(this.queues, this.backend);
+    const missing = await this.#missing();
+    for (const queue of this.queues) queue.leave();
     const all = [...joins.values()];
     const account: DestinationAccount = {
       ...this.#account,
       matched,
       kept,
-      dropped: this.counters.dropped(),
+      dropped: this.counters.dropped(mostOf(this.queues)),
       ambiguous: all.filter(({ ambiguous }) => ambiguous).length,
       disagreeing: all.filter(({ disagrees }) => disagrees).length,
+      missing,
       weakGraces: this.weakGraces,
-      complete: (await emptied(this.queues)) && complete,
+      complete: emptyNow && complete,
       firstReceivedMs: this.#firstReceivedMs(),
       firstSentMs: this.#firstSentMs,
     };
@@ -162,8 +176,32 @@ export class DestinationIntake {
       }
     }
     const joins = new Map<bigint, Join>();
-    for (const [stream, list] of kept) joins.set(stream, join(this.#before.of(stream), this.#after.of(stream), list));
+    for (const [stream, list] of kept) {
+      const after = this.#after.of(stream);
+      joins.set(stream, join(this.#before.of(stream), [...after, ...this.#late.of(stream)], list, after.length));
+    }
     return joins;
+  }
+
+  /** Frames that the source's tap had after the cut, beyond those that came here too: they are on their way, or never come. */
+  #expect(joins: ReadonlyMap<bigint, Join>, kept: ReadonlyMap<bigint, number>): void {
+    for (const stream of new Set([...this.#after.streams, ...this.#late.streams])) {
+      const there = [...this.#after.of(stream), ...this.#late.of(stream)];
+      const here = (kept.get(stream) ?? 0) - (joins.get(stream)?.matched ?? 0);
+      for (const hash of there.slice(here)) this.#expected.add(stream, hash);
+    }
+  }
+
+  readonly #sawExpected = (pair: number, arena: Uint8Array, start: number, end: number): void => {
+    if (this.#expected.length === 0) return;
+    const at = start + this.queues[pair]!.header;
+    this.#expected.remove(streamKey(arena, at, end, this.queues.length), digest(arena, at, end));
+  };
+
+  async #missing(): Promise<number> {
+    const deadline = performance.now() + UNDER_WAY_MS;
+    while (this.#expected.length > 0 && performance.now() < deadline) await sleep(1);
+    return this.#expected.length;
   }
 
   #isMatched(joins: ReadonlyMap<bigint, Join>, positions: Map<bigint, number>, stream: bigint): boolean {

@@ -1,7 +1,11 @@
 /** Frames for the guest on their way to the destination: u16 queue pair, u16 zero, u32 length, then the frame with its virtio-net header. */
+import { ETH_HLEN } from '../../constants/if-ether';
+import { VIRTIO_NET_HDR_SIZE } from '../../constants/virtio-net';
 import { ProtocolError } from '../../errors';
 
 const ENTRY_HEADER = 8;
+/** Bytes of the shortest frame, with the shortest header (virtio 1.4 section 5.1.6): a tap gives none that is shorter. */
+const LEAST = VIRTIO_NET_HDR_SIZE + ETH_HLEN;
 /** Bytes after which a batch is sent. */
 const FULL = 256 * 1024;
 
@@ -47,11 +51,11 @@ export function decodeFrames(
     const pair = payload.readUInt16LE(at);
     const length = payload.readUInt32LE(at + 4);
     if (pair >= pairs) throw new ProtocolError(`a frame for pair ${pair}`, offset + at, `0 to ${pairs - 1}`);
-    if (length > largest || length > payload.length - at - ENTRY_HEADER) {
+    if (length < LEAST || length > largest || length > payload.length - at - ENTRY_HEADER) {
       throw new ProtocolError(
         `a frame of ${length} bytes`,
         offset + at + 4,
-        `at most ${Math.min(largest, payload.length - at - ENTRY_HEADER)}`,
+        `${LEAST} to ${Math.min(largest, payload.length - at - ENTRY_HEADER)}`,
       );
     }
     at += ENTRY_HEADER;

@@ -31,6 +31,9 @@ export class FrameQueue implements FrameInlet {
   #callback: (() => void) | null = null;
   /** Frames read from the tap so far. */
   taken = 0;
+  /** Most frames read before the tap's queue was found empty: it never held more. */
+  most = 0;
+  #inOneGo = 0;
   /** When somebody was given a frame first; performance.now(). */
   firstReadAt: number | null = null;
 
@@ -76,6 +79,9 @@ export class FrameQueue implements FrameInlet {
 
   #readTap(arena: Uint8Array, stride: number, max: number, lengths: Int32Array): number {
     const count = native().framesRead(this.tap.handle, arena, stride, max, lengths);
+    this.#inOneGo += Math.max(0, count);
+    this.most = Math.max(this.most, this.#inOneGo);
+    if (count < max) this.#inOneGo = 0;
     if (count <= 0) return count;
     this.taken += count;
     const listener = this.#listener;
@@ -92,10 +98,16 @@ export class FrameQueue implements FrameInlet {
     this.#announce();
   }
 
-  putBack(frame: Uint8Array): void {
+  /** Until the tap is left to others: from then on a data path that stops waits for the guest to have room, since nobody would read the list. */
+  putBack?: (frame: Uint8Array) => void = (frame) => {
     if (this.#first > 0) this.#waiting[--this.#first] = frame;
     else this.#waiting.unshift(frame);
     this.#bytes += frame.length;
+  };
+
+  /** The tap is about to be left to another data path. */
+  leave(): void {
+    delete this.putBack;
   }
 
   /** Takes the list away. */
@@ -177,10 +189,13 @@ export class FrameQueue implements FrameInlet {
 /** Longest time for a guest to take what waits for it. */
 const PATIENCE_MS = 10_000;
 
-/** Resolves when nothing waits in the lists; with false when the guest has not taken it in time. */
-export async function emptied(queues: readonly FrameQueue[]): Promise<boolean> {
+/** Over several queues. */
+export const mostOf = (queues: readonly FrameQueue[]): number => Math.max(...queues.map(({ most }) => most));
+
+/** Resolves when nothing waits in the lists, nor in the data path that reads them; with false when the guest has not taken it in time. */
+export async function emptied(queues: readonly FrameQueue[], path: { readonly holding: boolean }): Promise<boolean> {
   const deadline = performance.now() + PATIENCE_MS;
-  while (queues.some(({ waiting }) => waiting > 0)) {
+  while (path.holding || queues.some(({ waiting }) => waiting > 0)) {
     if (performance.now() > deadline) return false;
     await sleep(1);
   }

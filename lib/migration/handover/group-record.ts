@@ -1,11 +1,13 @@
 /** Frames that reached a tap although they were not for the guest alone, by stream, in the order in which the tap's queue had them. */
 import { ProtocolError } from '../../errors';
 
-/** u32 0 for frames before the cut, 1 for those after it; u32 zero. */
+/** u32 0 for frames before the cut, 1 for those after it, 2 for those that the destination's tap may not have had yet; u32 zero. */
 const HEADER_SIZE = 8;
 /** u64 stream, u64 digest. */
 const ENTRY_SIZE = 16;
-const SIDES = ['before', 'after'] as const;
+const SIDES = ['before', 'after', 'late'] as const;
+/** Entries after which they are sent: far below what a frame of the migration's may hold. */
+const FULL = 65_536;
 /** Of the cut. */
 export type CutSide = (typeof SIDES)[number];
 
@@ -29,6 +31,15 @@ export class GroupRecord {
     this.#length++;
   }
 
+  /** One such frame, if there is any. */
+  remove(stream: bigint, digest: bigint): void {
+    const digests = this.#streams.get(stream);
+    const at = digests?.indexOf(digest) ?? -1;
+    if (at < 0) return;
+    digests!.splice(at, 1);
+    this.#length--;
+  }
+
   of(stream: bigint): readonly bigint[] {
     return this.#streams.get(stream) ?? [];
   }
@@ -48,9 +59,14 @@ export class GroupEntries {
     return this.#length;
   }
 
+  get full(): boolean {
+    return this.#length >= FULL;
+  }
+
   add(stream: bigint, digest: bigint): void {
     const at = HEADER_SIZE + this.#length * ENTRY_SIZE;
-    if (at === this.#bytes.length) this.#bytes = Buffer.concat([this.#bytes, Buffer.alloc(this.#bytes.length)]);
+    if (at + ENTRY_SIZE > this.#bytes.length)
+      this.#bytes = Buffer.concat([this.#bytes, Buffer.alloc(this.#bytes.length)]);
     this.#bytes.writeBigUInt64LE(stream, at);
     this.#bytes.writeBigUInt64LE(digest, at + 8);
     this.#length++;
@@ -79,7 +95,7 @@ export function decodeGroup(
     );
   }
   const side = SIDES[payload.readUInt32LE(0)];
-  if (side === undefined) throw new ProtocolError(`GROUP of kind ${payload.readUInt32LE(0)}`, offset, '0 or 1');
+  if (side === undefined) throw new ProtocolError(`GROUP of kind ${payload.readUInt32LE(0)}`, offset, '0 to 2');
   for (let at = HEADER_SIZE; at < payload.length; at += ENTRY_SIZE) {
     onEntry(side, payload.readBigUInt64LE(at), payload.readBigUInt64LE(at + 8));
   }

@@ -7,7 +7,10 @@
 export interface Join {
   /** How many of the first kept frames the source's tap had before the cut. */
   readonly matched: number;
-  /** Several numbers fit, and contents repeat so that it matters which is taken; the largest was. */
+  /**
+   * Another number fits too, and the frames by which they differ are of contents that came more than once: they may be the ones or the others.
+   * Or what is taken for new came before, and nothing else shows where the two taps meet. A content seen once is taken for unique.
+   */
   readonly ambiguous: boolean;
   /** No number fits: the taps did not see the same frames in the same order, and frames were told apart by content alone. */
   readonly disagrees: boolean;
@@ -15,20 +18,45 @@ export interface Join {
   readonly isMatched: (index: number) => boolean;
 }
 
-export function join(before: readonly bigint[], after: readonly bigint[], kept: readonly bigint[]): Join {
+/** The first `certain` of `after` are known to have reached the destination's tap before it was read last. */
+export function join(
+  before: readonly bigint[],
+  after: readonly bigint[],
+  kept: readonly bigint[],
+  certain = after.length,
+): Join {
   const fitting = overlaps(before, kept).filter((length) => agrees(kept, length, after));
   const [largest] = fitting;
   if (largest === undefined) return byContent(before, kept);
-  const repeats = (): boolean => {
-    const contents = [...before.slice(before.length - largest), ...kept.slice(largest), ...after.slice(0, kept.length)];
-    return hasRepeated(before.slice(-kept.length)) || hasRepeated(kept) || contents.length === 0;
-  };
-  return {
-    matched: largest,
-    ambiguous: fitting.length > 1 && repeats(),
-    disagrees: false,
-    isMatched: (index) => index < largest,
-  };
+  const covering = fitting.findIndex((length) => kept.length - length >= certain);
+  const chosen = Math.max(0, covering);
+  const matched = fitting[chosen]!;
+  const fresh = kept.slice(matched);
+  const repeats = repeatedOf(before, fresh.length > after.length ? fresh : after);
+  // The others lie beyond the neighbours: where those are out of the question, they are too.
+  const otherwise = [fitting[chosen - 1], fitting[chosen + 1]].some(
+    (other) => other !== undefined && kept.slice(Math.min(matched, other), Math.max(matched, other)).every(repeats),
+  );
+  const shown = fitting.length === 1 && matched > 0 && after.length > 0;
+  const ambiguous = !shown && (otherwise || comesAgain(before, fresh));
+  return { matched, ambiguous, disagrees: false, isMatched: (index) => index < matched };
+}
+
+/** Whether a frame that is taken for a new one looks like one before: it repeats, or the taps differ in order. */
+function comesAgain(before: readonly bigint[], fresh: readonly bigint[]): boolean {
+  const known = new Set(before);
+  return fresh.some((digest) => known.has(digest));
+}
+
+/** Which contents came more than once. */
+function repeatedOf(...lists: readonly (readonly bigint[])[]): (digest: bigint) => boolean {
+  const seen = new Set<bigint>();
+  const repeated = new Set<bigint>();
+  for (const digest of lists.flat()) {
+    if (seen.has(digest)) repeated.add(digest);
+    else seen.add(digest);
+  }
+  return (digest) => repeated.has(digest);
 }
 
 /** Every length, largest first, for which the end of `before` is the beginning of `kept`; 0 is always one. Linear time. */
@@ -59,10 +87,6 @@ function agrees(kept: readonly bigint[], from: number, after: readonly bigint[])
   const length = Math.min(kept.length - from, after.length);
   for (let at = 0; at < length; at++) if (kept[from + at] !== after[at]) return false;
   return true;
-}
-
-function hasRepeated(list: readonly bigint[]): boolean {
-  return new Set(list).size !== list.length;
 }
 
 function byContent(before: readonly bigint[], kept: readonly bigint[]): Join {

@@ -15,10 +15,10 @@ import { ETH_ALEN } from '../../constants/if-ether';
 import type { VirtioNetDevice } from '../../device/virtio-net-device';
 import { ETHER_SOURCE } from '../../net/ethernet';
 import { headerLength } from '../../net/header';
-import { carriesNonce } from '../announce';
+import { announce, carriesNonce } from '../announce';
 import type { SourceAccount } from './account';
 import { FrameBatch } from './frame-batch';
-import { emptied, FrameQueue } from './frame-queue';
+import { emptied, FrameQueue, mostOf } from './frame-queue';
 import { digest, GuestAddresses, streamKey, vlanOf } from './frame-sort';
 import type { Grace } from './grace';
 import { GroupEntries } from './group-record';
@@ -43,7 +43,11 @@ export class SourceRelay {
   readonly #queues: readonly FrameQueue[];
   readonly #counters: TapCounters;
   readonly #vlans = new Set<number>();
-  readonly #group = { before: new GroupEntries('before'), after: new GroupEntries('after') };
+  readonly #group = {
+    before: new GroupEntries('before'),
+    after: new GroupEntries('after'),
+    late: new GroupEntries('late'),
+  };
   readonly #batch = new FrameBatch();
   /** While the guest runs here: what was not for one of its addresses, as far as they were known then. */
   #recorded: { to: Uint8Array; stream: bigint; hash: bigint }[] = [];
@@ -55,6 +59,8 @@ export class SourceRelay {
   readonly #cut: boolean[];
   #cutBy: SourceAccount['cutBy'] | null = null;
   #onCut: (() => void) | null = null;
+  /** The last grace period has begun: what comes from now on may still be on its way to the other tap when it is over. */
+  #late = false;
   #drained = false;
   #weakGraces = 0;
   #flushing: NodeJS.Immediate | null = null;
@@ -86,9 +92,15 @@ export class SourceRelay {
       counters.close();
       throw error;
     }
+    relay.#tellNetwork();
     // What was put into this tap alone before anything was recorded is forwarded to no other any more when it ends.
     if (!(await grace())) relay.#weakGraces++;
     return relay;
+  }
+
+  /** A guest that is silent may have been forgotten, and what is for it would reach both taps. */
+  #tellNetwork(): void {
+    if (this.#device.linkUp) announce(this.#queues[0]!.tap, { macs: this.addresses.list, vlans: this.vlans });
   }
 
   /** What the guest sends says under which addresses, and in which VLANs, the network knows it. */
@@ -123,7 +135,9 @@ export class SourceRelay {
     this.#sink = sink;
     this.#nonce = nonce;
     for (const { to, stream, hash } of this.#recorded) {
-      if (!this.addresses.has(to, 0)) this.#group.before.add(stream, hash);
+      if (this.addresses.has(to, 0)) continue;
+      this.#group.before.add(stream, hash);
+      if (this.#group.before.full) this.#flush();
     }
     this.#recorded = [];
     for (const [pair, queue] of this.#queues.entries()) {
@@ -152,11 +166,12 @@ export class SourceRelay {
       return;
     }
     if (sort === 'group') {
-      const entries = this.#cut[pair] === true ? this.#group.after : this.#group.before;
-      entries.add(streamKey(arena, at, end, this.#queues.length), digest(arena, at, end));
+      const side = this.#cut[pair] !== true ? 'before' : this.#late ? 'late' : 'after';
+      this.#group[side].add(streamKey(arena, at, end, this.#queues.length), digest(arena, at, end));
       if (this.#cut[pair] === true) {
         account.read++;
         account.groupAfterCut++;
+        this.#kept.push({ pair, frame: arena.slice(start, end) });
         this.#flushSoon();
         return;
       }
@@ -180,8 +195,7 @@ export class SourceRelay {
   #flush(): void {
     if (this.#flushing !== null) clearImmediate(this.#flushing);
     this.#flushing = null;
-    const { before, after } = this.#group;
-    for (const entries of [before, after]) if (entries.length > 0) this.#sink?.group(entries.take());
+    for (const entries of Object.values(this.#group)) if (entries.length > 0) this.#sink?.group(entries.take());
     if (!this.#batch.empty) this.#sink?.frames(this.#batch.take());
   }
 
@@ -215,6 +229,7 @@ export class SourceRelay {
       this.#cutBy = 'timeout';
       this.#cutOthers();
     }
+    this.#late = true;
     // A forward that ran beside the announcement may still put its frame behind it.
     if (!(await grace())) this.#weakGraces++;
     for (const queue of this.#queues) while (!queue.drain());
@@ -227,7 +242,7 @@ export class SourceRelay {
   get account(): SourceAccount {
     return {
       ...this.#account,
-      dropped: this.#counters.dropped(),
+      dropped: this.#counters.dropped(mostOf(this.#queues)),
       cutBy: this.#cutBy ?? 'timeout',
       weakGraces: this.#weakGraces,
     };
@@ -249,8 +264,9 @@ export class SourceRelay {
 
   /** The device, running or not, goes back to the data path that it had, when nothing waits for the guest any more. */
   async end(): Promise<void> {
-    if (this.#device.running) await emptied(this.#queues);
+    if (this.#device.running) await emptied(this.#queues, this.#relay);
     else for (const queue of this.#queues) queue.close();
+    for (const queue of this.#queues) queue.leave();
     await this.#device.switchBackend(this.#before);
     this.#counters.close();
     await this.#relay.close();
