@@ -4,7 +4,7 @@
  * data path or of process takes.
  */
 import { EventEmitter } from 'node:events';
-import type { Backend, QueueNotifiers, RingFault, RingPosition } from '../backend/backend';
+import type { Backend, PrepareOptions, QueueNotifiers, RingFault, RingPosition } from '../backend/backend';
 import * as net from '../constants/virtio-net';
 import { VhostError } from '../errors';
 import { EventFd } from '../host/event-fd';
@@ -327,10 +327,10 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
    * Everything a start takes time for, before somebody waits for it; until the start its taps are kept empty. Nothing for a driver that has
    * not come as far as DRIVER_OK.
    */
-  prepare(): Promise<void> {
+  prepare(options: PrepareOptions = {}): Promise<void> {
     return this.#turns.run(async () => {
       this.#throwIfClosed();
-      if (this.#life.driverOk) await this.#backend.prepare(this.#life);
+      if (this.#life.driverOk) await this.#backend.prepare(this.#life, options);
     });
   }
 

@@ -34,14 +34,17 @@ export interface ChannelOptions {
   seed?: number;
 }
 
+/** What a connection of a migration is for. */
+export type ConnectionKind = 'control' | 'pages' | 'descriptors';
+
 export interface HelloMessage {
   version: number;
   minVersion: number;
   product: string;
   /** 32 hexadecimal digits; empty in the destination's answer. */
   identity: string;
-  channel: 'control' | 'pages';
-  /** 0 for the control connection, from 1 on for page connections. */
+  channel: ConnectionKind;
+  /** From 1 on for page connections, else 0. */
   index: number;
 }
 
@@ -117,8 +120,12 @@ export class Channel {
   }
 
   /** The source's side of the greeting: names the stream, then both seed their checksums with that name. */
-  async greet(identity: Uint8Array = randomBytes(16), index = 0): Promise<HelloMessage> {
-    await this.#sendHello(Buffer.from(identity).toString('hex'), index);
+  async greet(
+    identity: Uint8Array = randomBytes(16),
+    channel: ConnectionKind = 'control',
+    index = 0,
+  ): Promise<HelloMessage> {
+    await this.#sendHello(Buffer.from(identity).toString('hex'), channel, index);
     const hello = await this.#receiveHello();
     this.#seed = streamSeed(identity);
     return hello;
@@ -130,18 +137,18 @@ export class Channel {
     if (!/^[0-9a-f]{32}$/.test(hello.identity)) {
       throw new ProtocolError('HELLO has no stream identity', FRAME_HEADER_SIZE, '32 hexadecimal digits');
     }
-    await this.#sendHello('', hello.index);
+    await this.#sendHello('', hello.channel, hello.index);
     this.#seed = streamSeed(Buffer.from(hello.identity, 'hex'));
     return hello;
   }
 
-  async #sendHello(identity: string, index: number): Promise<void> {
+  async #sendHello(identity: string, channel: ConnectionKind, index: number): Promise<void> {
     const hello: HelloMessage = {
       version: STREAM_VERSION,
       minVersion: STREAM_MIN_VERSION,
       product: PRODUCT,
       identity,
-      channel: index === 0 ? 'control' : 'pages',
+      channel,
       index,
     };
     await this.sendJson(FrameType.HELLO, hello);
@@ -157,12 +164,13 @@ export class Channel {
       );
     }
     const { channel, index } = hello;
-    const control = channel === 'control' && index === 0;
-    if (!control && !(channel === 'pages' && Number.isInteger(index) && index >= 1 && index <= MOST_PAGE_CONNECTIONS)) {
+    const most = channel === 'pages' ? MOST_PAGE_CONNECTIONS : 0;
+    const known = channel === 'control' || channel === 'pages' || channel === 'descriptors';
+    if (!known || !Number.isInteger(index) || index > most || index < Math.min(most, 1)) {
       throw new ProtocolError(
         `HELLO is for channel ${channel} ${index}`,
         FRAME_HEADER_SIZE,
-        `control 0, or pages 1 to ${MOST_PAGE_CONNECTIONS}`,
+        `control 0, descriptors 0, or pages 1 to ${MOST_PAGE_CONNECTIONS}`,
       );
     }
     return hello;

@@ -7,10 +7,11 @@ import type { Backend } from '../backend/backend';
 import type { VirtioNetDevice } from '../device/virtio-net-device';
 import { ProtocolError, VhostError } from '../errors';
 import type { GuestMemory } from '../memory/guest-memory';
-import { encodeHashes } from '../observe/page-audit';
+import type { FdHandle } from '../native';
 import { type Announcements, announce } from './announce';
 import { AnnounceRounds } from './announce-rounds';
-import type { Channel, Frame } from './channel';
+import { sendHashes } from './audit';
+import type { Channel, Frame, HelloMessage } from './channel';
 import { type DestinationAction, type DestinationEvent, DestinationMachine } from './commit/destination-machine';
 import type { DestinationHost, ReceivedMigration } from './destination';
 import { describeSide } from './environment';
@@ -29,11 +30,21 @@ import type {
   StateMessage,
 } from './messages';
 import { elapsed, type MigrationOptions, type MigrationPhase } from './options';
+import type { PageConnection } from './page-connection';
 import { PageReceiver } from './page-receiver';
+import { type PassedMachine, receiveMachine } from './passed-descriptors';
 import { compareSides } from './preflight';
 import { validateAddresses, validateLayout, validateSetup, validateVlans } from './setup';
 
 const DEAD_AFTER_MS = 10_000;
+
+/** Further connections of an attempt, as they come. */
+export interface DestinationLinks {
+  /** The `index`th page connection, greeted. */
+  pages(index: number): Promise<PageConnection>;
+  /** The one for descriptors, greeted; owned by the caller. */
+  descriptors(): Promise<FdHandle>;
+}
 
 export class DestinationRun<Guest extends { resume(): void }> {
   readonly #machine = new DestinationMachine();
@@ -44,6 +55,9 @@ export class DestinationRun<Guest extends { resume(): void }> {
   #cause: unknown = null;
   #memory: GuestMemory | null = null;
   #backend: Backend | null = null;
+  #links: DestinationLinks | null = null;
+  #passed: PassedMachine | null = null;
+  readonly #pageConnections: PageConnection[] = [];
   #receiver: PageReceiver | null = null;
   #grace: Grace | null = null;
   #takeover: Takeover | null = null;
@@ -62,9 +76,14 @@ export class DestinationRun<Guest extends { resume(): void }> {
     this.#options = options;
   }
 
-  async receive(): Promise<ReceivedMigration<Guest>> {
+  /** `links`: how further connections of the attempt come, where there can be any; `greeted`, when HELLO was answered before. */
+  async receive(
+    links: DestinationLinks | null = null,
+    greeted: HelloMessage | null = null,
+  ): Promise<ReceivedMigration<Guest>> {
+    this.#links = links;
     await this.#try(async () => {
-      const hello = await this.#channel.answer();
+      const hello = greeted ?? (await this.#channel.answer());
       this.#attempt = hello.identity;
       this.#channel.keepAlive(this.#options.deadAfterMs ?? DEAD_AFTER_MS);
       await this.#on({ kind: 'connect', attempt: hello.identity });
@@ -118,13 +137,18 @@ export class DestinationRun<Guest extends { resume(): void }> {
 
   async #accept(): Promise<void> {
     const setup = await this.#setup();
-    this.#memory = this.#host.createMemory(setup);
+    this.#memory ??= this.#host.createMemory(setup);
     this.#phase('precopy');
-    this.#receiver = new PageReceiver(this.#memory);
+    for (let index = 1; index <= setup.pageConnections; index++) {
+      const pages = await this.#further().pages(index);
+      this.#pageConnections.push(pages);
+    }
+    this.#receiver = new PageReceiver(this.#memory, this.#pageConnections);
     await this.#receivePages(this.#memory, this.#receiver);
     this.#rounds = this.#receiver.round;
     this.#pages = this.#receiver.moved.pages;
-    if (this.#options.audit !== false) this.#hashes = this.#receiver.hashes();
+    if (this.#options.audit !== false && !setup.local) this.#hashes = this.#receiver.hashes();
+    for (const pages of this.#pageConnections) pages.close();
     this.#receiver.close();
     await this.#on({ kind: 'state', attempt: this.#attempt });
   }
@@ -133,7 +157,11 @@ export class DestinationRun<Guest extends { resume(): void }> {
     this.#phase('setup');
     const frame = await this.#channel.receive([FrameType.SETUP]);
     const setup = validateSetup(this.#channel.parseJson<unknown>(frame), frame.offset + FRAME_HEADER_SIZE);
-    const backend = await this.#host.createBackend(setup);
+    if (setup.local && !setup.dryRun) {
+      this.#passed = await receiveMachine(await this.#further().descriptors(), setup);
+      this.#memory = this.#passed.memory;
+    }
+    const backend = await this.#host.createBackend(setup, this.#passed?.taps ?? null);
     this.#backend = backend;
     // Taps that nobody uses yet: what this kernel carries of offloads can be found out.
     await backend.probe();
@@ -204,7 +232,8 @@ export class DestinationRun<Guest extends { resume(): void }> {
     const device = await this.#host.createDevice(state.device, memory, backend);
     this.#device = device;
     this.#guest = await this.#host.createGuest(state.guest, memory, device);
-    await device.prepare();
+    // A tap that was passed is the source's until GO: nothing of it is read here.
+    await device.prepare({ shared: this.#passed !== null });
     this.#channel.throwIfAborted('getting ready');
     await this.#on({ kind: 'loaded' });
   }
@@ -260,6 +289,7 @@ export class DestinationRun<Guest extends { resume(): void }> {
       degraded: this.#degraded,
       announcing,
       audit,
+      taps: this.#passed?.taps ?? [],
     };
   }
 
@@ -280,19 +310,26 @@ export class DestinationRun<Guest extends { resume(): void }> {
   }
 
   async #finish(): Promise<AuditResult | null> {
-    if (this.#hashes !== null) await this.#channel.send(FrameType.AUDIT, encodeHashes(this.#hashes));
+    if (this.#hashes !== null) await sendHashes(this.#channel, this.#hashes);
     const end = await this.#channel.receiveJson<{ audit: AuditResult | null }>(FrameType.END);
     return end.audit;
+  }
+
+  #further(): DestinationLinks {
+    if (this.#links !== null) return this.#links;
+    throw new VhostError('VHOST_ERR_MIGRATION', 'the source wants further connections, and this is a single stream');
   }
 
   /** Nothing of the guest, and nothing that was opened for it, is left when this resolves. */
   async #release(): Promise<void> {
     this.#receiver?.close();
+    for (const pages of this.#pageConnections) pages.close();
     this.#takeover?.intake.close();
     await this.#device?.close();
     await this.#takeover?.intake.backend.close();
     this.#takeover?.intake.counters.close();
     await this.#backend?.close();
+    for (const tap of this.#passed?.taps ?? []) await tap.close();
     this.#memory?.close();
     await this.#on({ kind: 'released' });
   }

@@ -5,6 +5,7 @@
 import type { Duplex } from 'node:stream';
 import type { Backend } from '../backend/backend';
 import type { VirtioNetDevice } from '../device/virtio-net-device';
+import type { Tap } from '../host/tap';
 import type { GuestMemory } from '../memory/guest-memory';
 import type { AnnounceRounds } from './announce-rounds';
 import { Channel } from './channel';
@@ -18,8 +19,11 @@ export interface DestinationHost<Guest extends { resume(): void }> {
   /** What differs beside what the library finds itself (`compareSides`); a fatal difference ends the migration before the first page. */
   compare?(setup: SetupMessage): Promise<Difference[]>;
   createMemory(setup: SetupMessage): GuestMemory;
-  /** The data path that is to serve the guest here, opened and with its taps, before the first page. */
-  createBackend(setup: SetupMessage): Promise<Backend>;
+  /**
+   * The data path that is to serve the guest here, opened and with its taps, before the first page. `taps` are the source's own where they were
+   * passed, which the source still uses: nothing may be read from them or set.
+   */
+  createBackend(setup: SetupMessage, taps: readonly Tap[] | null): Promise<Backend>;
   /** The device on a backend, not started. `state` is validated by VirtioNetDevice.restore. */
   createDevice(state: unknown, memory: GuestMemory, backend: Backend): Promise<VirtioNetDevice>;
   /** The guest, standing still, rebuilt from memory and what the source said. */
@@ -41,6 +45,8 @@ export interface ReceivedMigration<Guest> {
   degraded: unknown;
   /** Goes on by itself in the background. */
   announcing: AnnounceRounds;
+  /** Taps that the source passed; they are the owner's to close. */
+  taps: readonly Tap[];
   /** The source's comparison of both memories; null when it wanted none or could not be reached any more. */
   audit: AuditResult | null;
 }

@@ -21,8 +21,10 @@ export interface SetupMessage {
   environment: SideEnvironment;
   /** Frames can be handed over: the source reads its taps itself. */
   relay: boolean;
-  /** Guest memory is not copied: its memfds are passed. */
-  sharedMemory: boolean;
+  /** Page connections that are to come. */
+  pageConnections: number;
+  /** Guest memory is not copied: its memfds come over a connection for descriptors, and the taps' own with them. */
+  local: boolean;
   /** Nothing is to be moved: the answer is all that is asked for. */
   dryRun: boolean;
 }
@@ -40,6 +42,12 @@ export interface SetupAckMessage {
   differences: Difference[];
   environment: SideEnvironment;
   relay: boolean;
+}
+
+/** What descriptors are, in their order: one for each region, one for each queue pair's tap. */
+export interface DescriptorsMessage {
+  regions: RegionMessage[];
+  taps: number;
 }
 
 /** The source's guest is about to stop: the destination is to keep what comes to its tap. */

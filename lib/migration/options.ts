@@ -6,6 +6,8 @@ import type { AnnounceOptions } from './announce-rounds';
 import type { ConvergenceDecision, ConvergenceOptions } from './convergence';
 import type { HandoverAccount } from './handover/account';
 import type { AuditResult, Difference } from './messages';
+import type { PageCompression } from './page-compression';
+import type { TlsOptions } from './transport-tls';
 
 /** Whoever writes to guest memory beside the device: a guest program here, processors in a virtual machine. */
 export interface MigratableGuest {
@@ -59,6 +61,17 @@ export type MigrationEvent =
   | { kind: 'decision'; action: ConvergenceDecision['action']; reason: string; estimateMs: number | null };
 
 export interface MigrationOptions extends AnnounceOptions, ConvergenceOptions {
+  /** Connections for pages beside the control connection, where more can be made: 0 to 16. Default 1. */
+  channels?: number;
+  /** Of page data. Default none; zstd where Node has it. */
+  compression?: PageCompression;
+  /** Mutual TLS on every connection. */
+  tls?: TlsOptions;
+  /**
+   * Hand over memory and taps to another process of this host instead of copying and moving: over a UNIX connection, for an upgrade of a
+   * monitor in place. Default false.
+   */
+  local?: boolean;
   /** Bytes a second, over all connections together. Default 0, no limit. */
   maxBandwidth?: number;
   /** Longest wait for the peer at any one step. Milliseconds, default 30,000. */

@@ -24,7 +24,7 @@ export function compareSides(setup: SetupMessage, here: SideEnvironment): Differ
   if (here.tap !== null && pairs > 1 && !here.tap.multiQueue) differs('fatal', 'multiqueue tap', 'yes', 'no');
   if (setup.regions.length > here.maxRegions) differs('fatal', 'memory regions', setup.regions.length, here.maxRegions);
   const bytes = setup.regions.reduce((sum, { size }) => sum + size, 0);
-  if (!setup.sharedMemory && bytes > here.freeMemory)
+  if (!setup.local && bytes > here.freeMemory)
     differs('fatal', 'bytes of memory', bytes, `${here.freeMemory} available`);
   if (here.tap !== null && setup.mtu > here.tap.mtu) differs('degraded', 'mtu', setup.mtu, here.tap.mtu);
   if (there.tap !== null && here.tap !== null && there.tap.txQueueLen > here.tap.txQueueLen) {

@@ -81,7 +81,7 @@ export async function readSaved(channel: Channel, host: MemoryHost, length: numb
   await channel.answer();
   const frame = await channel.receive([FrameType.SETUP]);
   const setup = validateSetup(channel.parseJson<unknown>(frame), frame.offset + FRAME_HEADER_SIZE);
-  const backend = await host.createBackend(setup);
+  const backend = await host.createBackend(setup, null);
   let memory: GuestMemory | undefined;
   try {
     throwIfFatal([...(await differencesFrom(setup, backend)), ...((await host.compare?.(setup)) ?? [])]);

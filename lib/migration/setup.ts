@@ -12,7 +12,7 @@ const MAX_REGIONS = 4096;
 export function describeSetup(
   device: VirtioNetDevice,
   environment: SideEnvironment,
-  wishes: Partial<Pick<SetupMessage, 'relay' | 'sharedMemory' | 'dryRun'>> = {},
+  wishes: Partial<Pick<SetupMessage, 'relay' | 'pageConnections' | 'local' | 'dryRun'>> = {},
 ): SetupMessage {
   const { memory, queues, features, mac, mtu } = device;
   return {
@@ -23,7 +23,8 @@ export function describeSetup(
     mtu,
     environment,
     relay: false,
-    sharedMemory: false,
+    pageConnections: 0,
+    local: false,
     dryRun: false,
     ...wishes,
   };
@@ -59,7 +60,8 @@ export function validateSetup(value: unknown, offset: number): SetupMessage {
     mtu: size(setup.mtu, 'mtu'),
     environment: readEnvironment(setup.environment),
     relay: setup.relay === true,
-    sharedMemory: setup.sharedMemory === true,
+    pageConnections: size(setup.pageConnections, 'pageConnections'),
+    local: setup.local === true,
     dryRun: setup.dryRun === true,
   };
 }

@@ -8,8 +8,9 @@ import { randomBytes } from 'node:crypto';
 import type { StoppedRing } from '../backend/backend';
 import type { VirtioNetDevice } from '../device/virtio-net-device';
 import { VhostError } from '../errors';
+import { native } from '../native';
 import { hashPages } from '../observe/page-audit';
-import { compareHashes } from './audit';
+import { compareHashes, receiveHashes } from './audit';
 import type { Channel } from './channel';
 import { type SourceAction, type SourceEvent, type SourceLocalKind, SourceMachine } from './commit/source-machine';
 import { describeSide, readEnvironment } from './environment';
@@ -36,13 +37,26 @@ import {
   type MigrationPhase,
   type MigrationResult,
 } from './options';
-import type { PageSender } from './page-sender';
+import type { PageCarrier } from './page-carrier';
+import { ControlPages } from './page-channel';
+import type { PageConnection } from './page-connection';
+import { PageSender } from './page-sender';
+import { passMachine } from './passed-descriptors';
 import { Precopy } from './precopy';
 import type { MigrationOutcome, MigrationRecord } from './record';
 import { Recorder } from './recorder';
 import { describeSetup } from './setup';
+import { type Dial, openDescriptors, openPageConnections } from './source-links';
 
 const DEAD_AFTER_MS = 10_000;
+
+export interface SourceLinks {
+  /** Null where there is the control connection alone. */
+  dial: Dial | null;
+  pageConnections: number;
+  /** Memory and taps are passed, not copied. */
+  local: boolean;
+}
 
 export class SourceRun {
   readonly identity = randomBytes(16);
@@ -50,6 +64,10 @@ export class SourceRun {
   readonly #device: VirtioNetDevice;
   readonly #guest: MigratableGuest;
   readonly #channel: Channel;
+  readonly #links: SourceLinks;
+  /** The control channel, until there are page connections. */
+  readonly #carriers: PageCarrier[];
+  #pageConnections: PageConnection[] = [];
   readonly #options: MigrationOptions;
   readonly #recorder: Recorder;
   readonly #precopy: Precopy;
@@ -64,18 +82,26 @@ export class SourceRun {
   readonly #at = { paused: 0, stopped: 0, synced: 0, lastPages: 0, ready: 0, running: 0 };
   #vrings: readonly StoppedRing[] = [];
 
+  /** `links`: how to make further connections, where there are any. */
   constructor(
     parts: { device: VirtioNetDevice; guest: MigratableGuest },
     channel: Channel,
-    sender: PageSender,
+    links: SourceLinks,
     options: MigrationOptions,
   ) {
     this.#device = parts.device;
     this.#guest = parts.guest;
     this.#channel = channel;
+    this.#links = links;
     this.#options = options;
     this.#recorder = new Recorder(parts.device.memory, options.onEvent);
     const { began, event: onEvent } = this.#recorder;
+    const { signal, maxBandwidth } = options;
+    this.#carriers = [new ControlPages(channel, options.compression)];
+    const sender = new PageSender(parts.device.memory, this.#carriers, {
+      ...(signal === undefined ? {} : { signal }),
+      ...(maxBandwidth === undefined ? {} : { maxBandwidth }),
+    });
     this.#precopy = new Precopy({ ...parts, channel, sender, options, began, onEvent });
   }
 
@@ -91,6 +117,7 @@ export class SourceRun {
       throw this.#outcome();
     } finally {
       await this.#precopy.end();
+      for (const pages of this.#pageConnections) pages.close();
     }
   }
 
@@ -102,11 +129,32 @@ export class SourceRun {
       const list = fatal.map(({ what, source, destination }) => `${what}: ${source} here, ${destination} there`);
       throw new VhostError('VHOST_ERR_INCOMPATIBLE', `the destination cannot run this device: ${list.join('; ')}`);
     }
+    await this.#openPageConnections();
     await this.#on({ kind: 'agreed', attempt: this.#machine.attempt });
     if (this.state !== 'precopy') return;
     this.#phase('precopy');
-    await this.#precopy.run();
+    if (!this.#links.local) await this.#precopy.run();
     await this.#on({ kind: 'converged' });
+  }
+
+  async #openPageConnections(): Promise<void> {
+    const { dial, pageConnections } = this.#links;
+    if (dial === null || pageConnections === 0) return;
+    const { timeoutMs, signal, compression } = this.#options;
+    const options = { timeoutMs, signal, compression };
+    this.#pageConnections = await openPageConnections(dial, this.identity, pageConnections, options);
+    this.#carriers.splice(0, 1, ...this.#pageConnections);
+  }
+
+  async #passMachine(): Promise<void> {
+    const { memory, backend } = this.#device;
+    const { timeoutMs, signal } = this.#options;
+    const over = await openDescriptors(this.#links.dial!, this.identity, { timeoutMs, signal });
+    try {
+      await passMachine(over, memory, backend.taps ?? []);
+    } finally {
+      native().fdClose(over);
+    }
   }
 
   /** The first words of both sides. */
@@ -118,8 +166,10 @@ export class SourceRun {
     const environment = await describeSide(device.backend);
     this.#recorder.source = environment;
     const relay = device.running && device.backend.taps !== null && this.#options.handover !== false;
-    const setup = describeSetup(device, environment, { relay, dryRun });
+    const { pageConnections, local } = this.#links;
+    const setup = describeSetup(device, environment, { relay: relay && !local, dryRun, pageConnections, local });
     await channel.sendJson(FrameType.SETUP, setup);
+    if (local && !dryRun) await this.#passMachine();
     const ack = await channel.receiveJson<SetupAckMessage>(FrameType.SETUP_ACK);
     const there = readEnvironment(ack.environment);
     this.#recorder.destination = there;
@@ -162,7 +212,8 @@ export class SourceRun {
   }
 
   readonly #actions: Readonly<Record<SourceAction, () => Promise<void>>> = {
-    'start-logging': () => this.#precopy.startLogging(),
+    // What both processes see need not be copied, and so not be logged.
+    'start-logging': async () => (this.#links.local ? undefined : this.#precopy.startLogging()),
     'stop-logging': () => this.#precopy.stopLogging().catch(() => undefined),
     open: () => this.#open(),
     pause: () => this.#pause(),
@@ -208,7 +259,7 @@ export class SourceRun {
   async #sendState(): Promise<void> {
     const { faults } = this.#options;
     // Only now is the log complete: the kernel publishes used entries before it marks the page of the data.
-    if (faults?.next('migration:final-sync') == null) this.#precopy.take();
+    if (faults?.next('migration:final-sync') == null && !this.#links.local) this.#precopy.take();
     if (faults?.next('migration:last-page') != null) this.#precopy.forgetOne();
     this.#at.synced = performance.now();
     await this.#precopy.round(true);
@@ -324,13 +375,12 @@ export class SourceRun {
 
   /** After RUNNING: this side's memory stands as it was at the stop, so it can still be compared with what the destination began with. */
   async #finish(): Promise<AuditResult | null> {
-    if (this.#options.audit === false) {
+    if (this.#options.audit === false || this.#links.local) {
       await this.#channel.sendJson(FrameType.END, { audit: null });
       return null;
     }
     const mine = await hashPages(this.#device.memory);
-    const frame = await this.#channel.receive([FrameType.AUDIT]);
-    const audit = compareHashes(this.#device.memory, mine, frame);
+    const audit = compareHashes(this.#device.memory, mine, await receiveHashes(this.#channel, mine.byteLength));
     await this.#channel.sendJson(FrameType.END, { audit });
     return audit;
   }

@@ -4,14 +4,14 @@
  */
 import type { Duplex } from 'node:stream';
 import type { VirtioNetDevice } from '../device/virtio-net-device';
-import { VhostError } from '../errors';
-import { Channel } from './channel';
+import { invalidArgument, VhostError } from '../errors';
+import { parseAddress } from './address';
+import { Channel, MOST_PAGE_CONNECTIONS } from './channel';
 import type { Difference } from './messages';
 import type { MigratableGuest, MigrationOptions, MigrationResult } from './options';
-import { ControlPages } from './page-channel';
-import { PageSender, type PageSenderOptions } from './page-sender';
 import type { MigrationRecord } from './record';
 import { SourceRun } from './source-run';
+import { connect } from './transport';
 
 export interface MigrationSourceParts {
   device: VirtioNetDevice;
@@ -29,39 +29,42 @@ export class MigrationSource {
   }
 
   /**
-   * Migrates over a connected stream and resolves when the destination runs. Rejects with the guest running here as before, unless the
-   * error's code is VHOST_ERR_UNCERTAIN (it may run there), VHOST_ERR_RETURNED (it runs nowhere) or it says that the guest could not go on.
+   * Migrates to a MigrationListener at `address` (`tcp:HOST:PORT` or `unix:PATH`), or over a connected stream, and resolves when the destination
+   * runs. Rejects with the guest running here as before, unless the error's code is VHOST_ERR_UNCERTAIN (it may run there), VHOST_ERR_RETURNED
+   * (it runs nowhere) or it says that the guest could not go on.
    */
-  async migrate(stream: Duplex): Promise<MigrationResult> {
-    const { channel, run } = this.#begin(stream);
-    try {
-      return await run.migrate();
-    } finally {
-      channel.close();
-    }
+  async migrate(to: string | Duplex): Promise<MigrationResult> {
+    return this.#over(to, (run) => run.migrate());
   }
 
   /** Compares the two sides and moves nothing. Everything that differs, also what would end a migration. */
-  async preflight(stream: Duplex): Promise<Difference[]> {
-    const { channel, run } = this.#begin(stream);
-    try {
-      return await run.compare(true);
-    } finally {
-      channel.close();
-    }
+  async preflight(to: string | Duplex): Promise<Difference[]> {
+    return this.#over(to, (run) => run.compare(true));
   }
 
-  #begin(stream: Duplex): { channel: Channel; run: SourceRun } {
+  async #over<T>(to: string | Duplex, use: (run: SourceRun) => Promise<T>): Promise<T> {
     if (this.#run !== null) throw new VhostError('VHOST_ERR_STATE', 'a MigrationSource migrates once: make another');
-    const { timeoutMs, signal } = this.#options;
-    const channel = new Channel(stream, {
+    const { timeoutMs, signal, tls, local = false, channels = 1 } = this.#options;
+    const dial = typeof to === 'string' ? () => connect(to, { signal, tls }) : null;
+    if (local && (dial === null || tls !== undefined || parseAddress(to as string).kind !== 'unix')) {
+      throw invalidArgument('a local hand-over over anything but unix:PATH', 'descriptors cannot be passed otherwise');
+    }
+    if (!Number.isInteger(channels) || channels < 0 || channels > MOST_PAGE_CONNECTIONS) {
+      throw invalidArgument(`${channels} page connections`, `0 to ${MOST_PAGE_CONNECTIONS}`);
+    }
+    const connection = dial === null ? null : await dial();
+    const channel = new Channel(connection?.stream ?? (to as Duplex), {
       ...(timeoutMs === undefined ? {} : { timeoutMs }),
       ...(signal === undefined ? {} : { signal }),
     });
-    const sender = new PageSender(this.#parts.device.memory, [new ControlPages(channel)], senderOptions(this.#options));
-    const run = new SourceRun(this.#parts, channel, sender, this.#options);
+    const links = { dial, pageConnections: dial === null || local ? 0 : channels, local };
+    const run = new SourceRun(this.#parts, channel, links, this.#options);
     this.#run = run;
-    return { channel, run };
+    try {
+      return await use(run);
+    } finally {
+      channel.close();
+    }
   }
 
   /**
@@ -77,8 +80,4 @@ export class MigrationSource {
   get record(): MigrationRecord | null {
     return this.#run?.record() ?? null;
   }
-}
-
-function senderOptions({ signal, maxBandwidth }: MigrationOptions): PageSenderOptions {
-  return { ...(signal === undefined ? {} : { signal }), ...(maxBandwidth === undefined ? {} : { maxBandwidth }) };
 }
