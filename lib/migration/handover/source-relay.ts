@@ -144,6 +144,8 @@ export class SourceRelay {
       for (const frame of queue.takeAll()) this.#hand(pair, frame);
       queue.collect((arena, at, end) => this.#sort(pair, arena, at, end));
     }
+    // Ahead of the state: a destination that says it is ready knows what must not be given twice, whatever becomes of this side.
+    this.#flush();
   }
 
   #sort(pair: number, arena: Uint8Array, start: number, end: number): void {
