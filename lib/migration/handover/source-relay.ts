@@ -219,6 +219,7 @@ export class SourceRelay {
 
   /** The destination runs. Resolves when everything for the guest has been sent; the tap is read on. */
   async finish(grace: Grace): Promise<SourceAccount> {
+    this.#drainAll();
     if (!this.#cut.every((cut) => cut)) {
       await Promise.race([
         new Promise<void>((resolve) => {
@@ -227,6 +228,8 @@ export class SourceRelay {
         sleep(MARKER_MS),
       ]);
     }
+    // It may have come while this process did not get to run.
+    this.#drainAll();
     if (this.#cutBy === null) {
       this.#cutBy = 'timeout';
       this.#cutOthers();
@@ -234,11 +237,15 @@ export class SourceRelay {
     this.#late = true;
     // A forward that ran beside the announcement may still put its frame behind it.
     if (!(await grace())) this.#weakGraces++;
-    for (const queue of this.#queues) while (!queue.drain());
+    this.#drainAll();
     this.#drained = true;
     this.#flush();
     this.#kept = [];
     return this.account;
+  }
+
+  #drainAll(): void {
+    for (const queue of this.#queues) while (!queue.drain());
   }
 
   get account(): SourceAccount {
