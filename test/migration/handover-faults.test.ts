@@ -109,6 +109,7 @@ test("what the source sends is given after what the destination's tap had: out o
 
 test('the tap is given to the next data path while frames still wait: they are lost', async () => {
   jest.spyOn(queueing, 'emptied').mockResolvedValue(true);
+  jest.spyOn(DestinationIntake.prototype, 'waiting', 'get').mockReturnValue(0);
   await using lab = await HandoverLab.create({ ringSize: 16 });
   await lab.boot();
   await lab.traffic(MIX);

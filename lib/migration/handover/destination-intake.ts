@@ -16,6 +16,9 @@ import type { TapCounters } from './tap-counters';
 /** How long a frame that reached the source's tap may take to this one: two hosts have more between them than two queues. Milliseconds. */
 const UNDER_WAY_MS = 100;
 
+/** A guest takes what it was given within this time, unless it is kept from running. */
+const TAKE_MS = 10;
+
 interface KeptFrame {
   readonly frame: Uint8Array;
   /** Null for unicast. */
@@ -122,6 +125,7 @@ export class DestinationIntake {
    */
   async finish(complete: boolean): Promise<DestinationAccount> {
     for (const queue of this.queues) while (!queue.drain());
+    if (this.queues.length > 1) await this.#untilTaken();
     const joins = this.#joins();
     const positions = new Map<bigint, number>();
     let matched = 0;
@@ -157,6 +161,16 @@ export class DestinationIntake {
       firstSentMs: this.#firstSentMs,
     };
     return account;
+  }
+
+  /**
+   * A flow may reach the two taps in different queues, and a guest looks at its queues in any order: the source's frames are given time to be
+   * taken before those of this tap follow.
+   */
+  async #untilTaken(): Promise<void> {
+    await emptied(this.queues, this.backend);
+    await sleep(TAKE_MS);
+    for (const queue of this.queues) while (!queue.drain());
   }
 
   #firstReceivedMs(): number | null {
@@ -208,6 +222,11 @@ export class DestinationIntake {
     const position = positions.get(stream) ?? 0;
     positions.set(stream, position + 1);
     return joins.get(stream)!.isMatched(position);
+  }
+
+  /** Frames that the guest has not taken yet. */
+  get waiting(): number {
+    return this.queues.reduce((sum, { waiting }) => sum + waiting, 0);
   }
 
   /** Nothing of it reads the tap any more. The backend is closed by whoever has it. */
