@@ -1,3 +1,4 @@
+import { downtime } from './downtime';
 import { memory } from './memory';
 import { packetRate } from './packet-rate';
 import { pages } from './pages';
@@ -24,6 +25,12 @@ export const BENCHMARKS: readonly Benchmark[] = [
     about: "what either process of a migration needs beyond the guest's memory",
     where: 'native',
     run: memory,
+  },
+  {
+    name: 'downtime',
+    about: 'migrations back and forth at 10,000 frames a second each way: downtime, and frames that went wrong',
+    where: 'native',
+    run: downtime,
   },
   {
     name: 'tx-pps',

@@ -1,5 +1,5 @@
 /**
- * One process of the pages benchmark: `source PATH BYTES CONNECTIONS random|zero|untouched|part` or `destination PATH BYTES CONNECTIONS
+ * One process of the pages benchmark: `source PATH BYTES CONNECTIONS random|zero|untouched` or `destination PATH BYTES CONNECTIONS
  * fresh|touched`, with page connections over UNIX sockets at PATH and one more to say how many pages come, and that they have. The
  * destination says with a line that it listens; both end with a line of JSON.
  */
@@ -21,13 +21,10 @@ function pages(socket: Socket): PageConnection {
   return pageConnection({ stream: new PassThrough(), fd: takeDescriptor(socket), seed: SEED });
 }
 
-/** What `part` writes. Bytes. */
-const PART = 2 ** 30;
-
-function fill(memory: GuestMemory, bytes = memory.end): void {
+function fill(memory: GuestMemory): void {
   for (const { u32 } of memory.regions) {
     let state = 1;
-    for (let at = 0; at < bytes / 4; at++) {
+    for (let at = 0; at < u32.length; at++) {
       state = (Math.imul(state, 1664525) + 1013904223) | 0;
       u32[at] = state;
     }
@@ -82,7 +79,6 @@ async function main(): Promise<void> {
   if (kind === 'touched') fill(memory);
   if (role === 'destination') return await destination(path, memory, Number(connections));
   if (kind === 'random') fill(memory);
-  if (kind === 'part') fill(memory, PART);
   if (kind === 'zero') for (const { u8 } of memory.regions) u8.fill(0);
   await source(path, memory, Number(connections));
   process.exit(0);
