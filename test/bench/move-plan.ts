@@ -18,17 +18,9 @@ export const GUEST_MAC = '02:00:00:00:00:02';
 export const FRAME_SIZE = 128;
 export const TO_NETWORK = 1;
 
-/** The guest drives so many pairs; further ones of the device are there, with empty rings. */
-const MOST_DRIVEN = 8;
-
-/** One for each pair that the guest drives. */
-export function flowsOf(pairs: number): number {
-  return Math.min(MOST_DRIVEN, pairs);
-}
-
-/** The guest's flows come first. */
+/** The guest's flows come first, one a pair. */
 export function firstToGuest(pairs: number): number {
-  return TO_NETWORK + flowsOf(pairs);
+  return TO_NETWORK + pairs;
 }
 
 export interface Move {

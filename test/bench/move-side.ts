@@ -13,18 +13,16 @@ import { VirtioNetDevice } from '../../lib/device/virtio-net-device';
 import { Guest } from '../../lib/guest/guest';
 import { GuestRunner } from '../../lib/guest/guest-runner';
 import { Tap } from '../../lib/host/tap';
-import { gpa, PAGE_SIZE } from '../../lib/memory/address';
+import { PAGE_SIZE } from '../../lib/memory/address';
 import { GuestWriteLog } from '../../lib/memory/dirty-log';
 import { GuestMemory, type RegionSpec } from '../../lib/memory/guest-memory';
 import type { ReceivedMigration } from '../../lib/migration/destination';
 import { MigrationListener } from '../../lib/migration/listener';
 import { MigrationSource } from '../../lib/migration/source';
 import { bits } from '../../lib/net/features';
-import type { QueueState } from '../../lib/virtqueue/queue-state';
 import {
   FRAME_SIZE,
   firstToGuest,
-  flowsOf,
   GUEST_MAC,
   type MoveOrders,
   type MovePlan,
@@ -37,8 +35,6 @@ const BOOT_GPA = 0x10_0000;
 const RING_SIZE = 256;
 const TX_QUEUE_LENGTH = 16_384;
 const LARGEST_REGION = 2 ** 32;
-/** Of a queue with RING_SIZE entries: 4 KiB of descriptors and the two rings. */
-const IDLE_ROOM = 4 * PAGE_SIZE;
 const LOOK_EVERY_MS = 5;
 
 interface Machine {
@@ -75,15 +71,6 @@ function write({ regions: [first] }: GuestMemory, bytes: number): void {
   }
 }
 
-/** Queues with empty rings in the last pages of the first region, up to `count` in all. */
-function idleQueues(like: QueueState, count: number, memory: number): QueueState[] {
-  const end = Math.min(memory, LARGEST_REGION);
-  return Array.from({ length: count - 2 * flowsOf(count / 2) }, (_, index) => {
-    const at = end - (index + 1) * IDLE_ROOM;
-    return { ...like, descTable: gpa(at), availRing: gpa(at + IDLE_ROOM / 2), usedRing: gpa(at + IDLE_ROOM * 0.75) };
-  });
-}
-
 async function discard(): Promise<void> {
   await machine?.runner.pause();
   await machine?.device.close();
@@ -113,7 +100,7 @@ const orders: Obedience<MoveOrders> = {
         features: FEATURES,
         mac: GUEST_MAC,
         peerMac: STATION_MAC,
-        pairs: flowsOf(pairs),
+        pairs,
         rate,
         frameSize: FRAME_SIZE,
         flow: TO_NETWORK,
@@ -124,9 +111,8 @@ const orders: Obedience<MoveOrders> = {
       },
       { log },
     );
-    const queues = [...guest.queues, ...idleQueues(guest.queues[0]!, 2 * pairs, plan.memory)];
     const backend = new EmulatedBackend({ taps });
-    const device = new VirtioNetDevice({ memory, backend, features: FEATURES, queues, mac: GUEST_MAC });
+    const device = new VirtioNetDevice({ memory, backend, features: FEATURES, queues: guest.queues, mac: GUEST_MAC });
     machine = { memory, device, runner: new GuestRunner(guest, device, log) };
     await device.start();
     machine.runner.resume();

@@ -7,16 +7,7 @@ import { SideProcess } from '../../lib/demo/side-process';
 import { Netns } from '../../lib/host/netns';
 import type { LedgerReport } from '../../lib/observe/frame-ledger';
 import { Station } from '../../lib/observe/station';
-import {
-  FRAME_SIZE,
-  firstToGuest,
-  flowsOf,
-  GUEST_MAC,
-  type Move,
-  type MoveOrders,
-  STATION_MAC,
-  TO_NETWORK,
-} from './move-plan';
+import { FRAME_SIZE, firstToGuest, GUEST_MAC, type Move, type MoveOrders, STATION_MAC, TO_NETWORK } from './move-plan';
 
 const BRIDGE = 'br0';
 /** From lib/demo, where SideProcess looks. */
@@ -53,8 +44,7 @@ export class Mover {
   static async start({ rate, pairs = 1, memory, written = 0, seconds = 100 }: MoverOptions): Promise<Mover> {
     const netns = await Netns.create();
     await netns.addBridge(BRIDGE);
-    const flows = flowsOf(pairs);
-    const capacity = 2 ** Math.ceil(Math.log2((rate * seconds) / flows));
+    const capacity = 2 ** Math.ceil(Math.log2((rate * seconds) / pairs));
     const station = await Station.open({
       netns: netns.path,
       name: 'station',
@@ -62,7 +52,7 @@ export class Mover {
       peerMac: GUEST_MAC,
       sends: firstToGuest(pairs),
       receives: TO_NETWORK,
-      flows,
+      flows: pairs,
       rate,
       frameSize: FRAME_SIZE,
       capacity,
