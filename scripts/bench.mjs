@@ -1,4 +1,5 @@
-// The benchmarks: measured here where /dev/vhost-net can be opened, else in the test VM, all of one run in one boot.
+// The benchmarks. Those that need /dev/vhost-net are measured here where it can be opened, else in the test VM, all of one run in one boot; the
+// others always here.
 import { spawn, spawnSync } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -15,7 +16,13 @@ const HUGE_PAGES = 96;
 const WARM_UP_SECONDS = 1;
 
 /** Debian packages by the command or file that shows they are there. */
-const PACKAGES = [
+const NATIVE_PACKAGES = [
+  ['qemu-system-x86_64', 'qemu-system-x86'],
+  ['cc', 'gcc'],
+  ['ip', 'iproute2'],
+  ['setpriv', 'util-linux'],
+];
+const VHOST_PACKAGES = [
   ['dpdk-testpmd', 'dpdk-dev'],
   [`${DPDK_DRIVERS}/librte_net_virtio.so`, 'librte-net-virtio23'],
   [`${DPDK_DRIVERS}/librte_mempool_ring.so`, 'librte-mempool-ring23'],
@@ -30,6 +37,7 @@ const program = new Command('bench')
   .description('measures what the project promises about its speed, each against a named peer in the same run')
   .option('--only <list>', 'benchmarks to run, with commas between them (default: all)', names)
   .option('--pairs <n>', 'rounds in which every contender has one window', wholeNumber, 7)
+  .option('--migrations <n>', 'migrations of `downtime`', wholeNumber, 100)
   .option('--seconds <s>', 'length of a window, after 1 s of warm-up', wholeNumber, 3)
   .option('--json <file>', 'write the results there')
   .option('--enforce', 'exit status 1 when a goal is missed')
@@ -37,29 +45,40 @@ const program = new Command('bench')
 const options = program.parse().opts();
 
 if (options.list) {
-  for (const { name, about } of BENCHMARKS) process.stdout.write(`${name.padEnd(10)} ${about}\n`);
+  for (const { name, about, where } of BENCHMARKS) {
+    process.stdout.write(`${name.padEnd(10)} ${where.padEnd(8)} ${about}\n`);
+  }
 } else {
   process.exitCode = await main();
 }
 
 async function main() {
-  if (!packagesAreThere()) return 1;
-  const vhostFlood = buildPeer();
+  const chosen = BENCHMARKS.filter(({ name }) => (options.only ?? [name]).includes(name));
+  const names = (where) => chosen.filter((one) => one.where === where).map(({ name }) => name);
+  const [native, vhost] = [names('native'), names('vhost')];
+  if (native.length > 0 && process.getuid() !== 0) {
+    process.stderr.write(`bench: ${native.join(', ')} make network namespaces: run this as root\n`);
+    return 1;
+  }
+  const packages = [...(native.length > 0 ? NATIVE_PACKAGES : []), ...(vhost.length > 0 ? VHOST_PACKAGES : [])];
+  if (!packagesAreThere(packages)) return 1;
+  const vhostFlood = vhost.length > 0 ? buildPeer() : '';
   if (vhostFlood === null) return 1;
   const out = mkdtempSync(join(tmpdir(), 'vhost-net-bench-'));
   try {
     const resultFile = join(out, 'results.json');
-    const settings = {
-      names: options.only ?? BENCHMARKS.map(({ name }) => name),
-      pairs: options.pairs,
-      seconds: options.seconds,
-      warmUpSeconds: WARM_UP_SECONDS,
-      vhostFlood,
-      resultFile,
-    };
-    const status = await measure(settings, out);
-    if (status !== 0) return status;
-    const results = JSON.parse(readFileSync(resultFile, 'utf8'));
+    const { pairs, seconds, migrations } = options;
+    const settings = { pairs, seconds, migrations, warmUpSeconds: WARM_UP_SECONDS, vhostFlood, resultFile };
+    const results = [];
+    for (const [names, vm] of [
+      [native, false],
+      [vhost, !canOpen('/dev/vhost-net') || process.getuid() !== 0],
+    ]) {
+      if (names.length === 0) continue;
+      const status = await measure({ ...settings, names }, out, vm);
+      if (status !== 0) return status;
+      results.push(...JSON.parse(readFileSync(resultFile, 'utf8')));
+    }
     if (options.json !== undefined) writeFileSync(resolve(options.json), `${JSON.stringify(results, null, 2)}\n`);
     const missed = results.filter(({ met }) => !met).length;
     process.stdout.write(`${results.length - missed} of ${results.length} goals met\n`);
@@ -70,7 +89,7 @@ async function main() {
 }
 
 /** In namespaces of its own, which go with it: nothing it makes is seen outside. */
-function measure(settings, out) {
+function measure(settings, out, vm) {
   const inside = [
     'unshare',
     '--net',
@@ -79,13 +98,13 @@ function measure(settings, out) {
     join(ROOT, 'dist/test/bench/main.js'),
     JSON.stringify(settings),
   ];
-  if (canOpen('/dev/vhost-net') && process.getuid() === 0) {
+  if (!vm) {
     process.stderr.write('bench: on this machine\n');
     return run('setpriv', ['--pdeathsig', 'KILL', ...inside]);
   }
   process.stderr.write('bench: in the test VM\n');
-  const vm = ['vm', '--hugepages', String(HUGE_PAGES), '--out', out, '--', ...inside];
-  return run(join(ROOT, 'bin/vhost-net'), vm);
+  const boot = ['vm', '--hugepages', String(HUGE_PAGES), '--out', out, '--', ...inside];
+  return run(join(ROOT, 'bin/vhost-net'), boot);
 }
 
 function run(file, args) {
@@ -101,8 +120,8 @@ function run(file, args) {
   });
 }
 
-function packagesAreThere() {
-  const missing = PACKAGES.filter(([probe]) => !isThere(probe)).map(([, name]) => name);
+function packagesAreThere(packages) {
+  const missing = packages.filter(([probe]) => !isThere(probe)).map(([, name]) => name);
   if (missing.length === 0) return true;
   const install = ['apt-get', 'install', '-y', '--no-install-recommends', ...missing];
   if (process.getuid() !== 0) {

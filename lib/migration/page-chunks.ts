@@ -2,6 +2,7 @@
 import { PAGE_SIZE } from '../memory/address';
 import type { GuestMemory } from '../memory/guest-memory';
 import { PageBitmap } from '../memory/page-bitmap';
+import { native } from '../native';
 
 interface Run {
   page: number;
@@ -16,7 +17,9 @@ export class PageChunks {
   /** `bitmap` is read as it goes, and must not change; pages outside of memory's regions are left out. */
   constructor(memory: GuestMemory, bitmap: PageBitmap, hot?: PageBitmap) {
     const regions = memory.regions.map(({ gpa, end }) => ({ first: gpa / PAGE_SIZE, end: end / PAGE_SIZE }));
-    this.#runs = runsOf(regions, hot === undefined ? [bitmap] : divide(bitmap, hot));
+    // Of a local hand-over the last round is empty however large the guest is.
+    const empty = native().bitmapCount(bitmap.words) === 0;
+    this.#runs = runsOf(regions, empty ? [] : hot === undefined ? [bitmap] : divide(bitmap, hot));
   }
 
   /** The next pages, at most `most`, as [first page, pages, first page, pages...]; null when there are none left. */
@@ -54,12 +57,15 @@ function* runsOf(regions: readonly { first: number; end: number }[], bitmaps: re
 
 /** The pages that are not hot, and those that are. */
 function divide(bitmap: PageBitmap, hot: PageBitmap): [cold: PageBitmap, hot: PageBitmap] {
-  const parts: [PageBitmap, PageBitmap] = [new PageBitmap(bitmap.pages), new PageBitmap(bitmap.pages)];
-  const [cold, warm] = parts;
-  bitmap.u32.forEach((word, at) => {
-    const both = word & (hot.u32[at] ?? 0);
-    warm.u32[at] = both;
-    cold.u32[at] = word & ~both;
-  });
-  return parts;
+  const [cold, warm] = [new PageBitmap(bitmap.pages), new PageBitmap(bitmap.pages)];
+  cold.u32.set(bitmap.u32);
+  // By the few hot pages: a walk over all words would be part of the downtime, and grow with the guest.
+  for (const { page: first, pages } of hot.ranges()) {
+    for (let page = first; page < first + pages; page++) {
+      if (!bitmap.has(page)) continue;
+      warm.set(page);
+      cold.clear(page);
+    }
+  }
+  return [cold, warm];
 }

@@ -65,10 +65,10 @@ class StreamPages extends ChannelPages implements PageConnection {
   }
 }
 
-/** Pages of a chunk: 4 MiB. */
-const CHUNK_PAGES = 1024;
+/** Pages of a chunk: 16 MiB, so that the way through JavaScript to the next one is small beside it. */
+const CHUNK_PAGES = 4096;
 /** Bytes a call moves before it comes back. */
-const BUDGET = 8 * 1024 * 1024;
+const BUDGET = 32 * 1024 * 1024;
 const NO_RUNS = new Uint32Array(0);
 
 const LinkStatus = { DONE: 0, MORE: 1, BLOCKED: 2, OTHER: 3, END: 4, VIOLATION: 5 } as const;

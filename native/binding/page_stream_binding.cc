@@ -32,7 +32,7 @@ struct LinkSlot {
 namespace {
 
 /// Milliseconds that a call waits on the thread pool for a socket, before JavaScript waits for it without a thread.
-constexpr int kWaitMs = 2;
+constexpr int kWaitMs = 10;
 
 struct StoreHandle {
   static constexpr napi_type_tag kTag = {0x5be2609d1c7f4a83, 0x94d07ae61f3b4c25};

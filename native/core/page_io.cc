@@ -11,8 +11,6 @@ namespace {
 
 constexpr size_t kChunk = size_t{1} << 20;
 
-uint64_t Rotate(uint64_t word, int bits) { return word << bits | word >> (64 - bits); }
-
 uint64_t LoadWord(const uint8_t* bytes) {
   uint64_t word;
   memcpy(&word, bytes, sizeof word);
@@ -22,10 +20,20 @@ uint64_t LoadWord(const uint8_t* bytes) {
 constexpr uint64_t kSpread = 0xc2b2ae3d27d4eb4f;
 constexpr uint64_t kMix = 0x9e3779b185ebca87;
 
-/// Multiplied before and after the rotation: with one product only, a flipped top bit passes through as one flipped
-/// bit, which a single bit of the next word could cancel. Every step is a bijection of lane and of word, so that a lane
-/// that differs in one word stays different.
-uint64_t Absorb(uint64_t lane, uint64_t word) { return Rotate(lane + word * kSpread, 31) * kMix; }
+__extension__ typedef unsigned __int128 DoubleWord;
+
+/// The upper half of a product depends on all bits of both factors, the lower one on what a factor has in common with
+/// powers of two: together they spread every bit over the word.
+uint64_t Fold(uint64_t a, uint64_t b) {
+  const DoubleWord product = static_cast<DoubleWord>(a) * b;
+  return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+}
+
+/// Two words, one of them against all that the lane has seen: one multiplication for both, which is what bounds the
+/// speed.
+uint64_t Absorb(uint64_t lane, const uint8_t* words) {
+  return Fold(LoadWord(words) ^ lane, LoadWord(words + 8) ^ kMix);
+}
 
 Result HashData(int fd, FileRange data, uint64_t offset, uint8_t* chunk, uint64_t* out) {
   const uint64_t end = (data.offset + data.length + kPageSize - 1) & ~(kPageSize - 1);
@@ -84,15 +92,13 @@ bool IsZero(const uint8_t* bytes, size_t length) {
 
 uint64_t HashPage(const uint8_t* page) {
   uint64_t a = 0x6d0f27bd3a1f9c45, b = 0x91e10da5c79e7b1d, c = 0xd1b54a32d192ed03, d = 0x2545f4914f6cdd1d;
-  for (size_t i = 0; i < kPageSize; i += 32) {
-    a = Absorb(a, LoadWord(page + i));
-    b = Absorb(b, LoadWord(page + i + 8));
-    c = Absorb(c, LoadWord(page + i + 16));
-    d = Absorb(d, LoadWord(page + i + 24));
+  for (size_t i = 0; i < kPageSize; i += 64) {
+    a = Absorb(a, page + i);
+    b = Absorb(b, page + i + 16);
+    c = Absorb(c, page + i + 32);
+    d = Absorb(d, page + i + 48);
   }
-  uint64_t hash = Absorb(Absorb(Absorb(a, b), c), d);
-  hash = (hash ^ hash >> 32) * kSpread;
-  return hash ^ hash >> 29;
+  return Fold(Fold(a ^ kSpread, b) ^ kMix, Fold(c ^ kMix, d) ^ kSpread);
 }
 
 Result HashPages(int fd, uint64_t offset, uint64_t length, uint64_t* out) {

@@ -24,8 +24,8 @@ Result FindDataRanges(int fd, uint64_t from, uint64_t to, std::vector<FileRange>
 Result ReadAt(int fd, uint8_t* target, size_t length, uint64_t position);
 /// Whether all bytes are zero.
 bool IsZero(const uint8_t* bytes, size_t length);
-/// A hash of one page. Not cryptographic: it finds accidents, not forgeries. A difference within one 64-bit word always
-/// shows.
+/// A hash of one page. Not cryptographic: it finds accidents, not forgeries. Two pages that differ have the same one with
+/// a probability of about 2^-64, whatever the difference.
 uint64_t HashPage(const uint8_t* page);
 /// Hashes every page of [offset, offset + length) of the file, holes as zero pages without allocating them. -EINVAL
 /// unless both are multiples of kPageSize; -ENODATA when the file ends earlier.

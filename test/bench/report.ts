@@ -48,8 +48,17 @@ export function comparison(name: string, ours: string, peerName: string, windows
   };
 }
 
+/** A figure that has to stay below a limit. */
+export function limited(name: string, ours: number, limit: number, spread = 0): BenchResult {
+  const ratio = limit / ours;
+  return { name, ours, peer: limit, peerName: 'limit', ratio, spread, goal: 1, met: ours <= limit };
+}
+
 export function resultLine(result: BenchResult): string {
   const verdict = result.met ? 'met' : 'MISSED';
+  if (result.peerName === 'limit') {
+    return `  ${result.name} ${result.ours.toFixed(2)} of at most ${result.peer.toFixed(2)}: ${verdict}`;
+  }
   const figure = `${result.ratio.toFixed(3)} (spread ${result.spread.toFixed(3)})`;
   return `  ${result.name} ours / ${result.peerName}: ${figure}, goal ${result.goal.toFixed(2)} ${verdict}`;
 }

@@ -5,12 +5,17 @@ export interface BenchSettings {
   /** Length of a window, after the warm-up. */
   readonly seconds: number;
   readonly warmUpSeconds: number;
-  /** The compiled peers/vhost_flood.c. */
+  /** The compiled peers/vhost_flood.c; empty for benchmarks that run natively. */
   readonly vhostFlood: string;
+  /** Migrations of a benchmark that counts them. */
+  readonly migrations: number;
   readonly resultFile: string;
 }
 
-/** One comparison: rates in the benchmark's unit, `ratio` the median of ours / peer pair by pair, `spread` its interquartile range. */
+/**
+ * One comparison: figures in the benchmark's unit, `ratio` the median of ours / peer pair by pair, `spread` its interquartile range. Where the
+ * peer is a limit that must not be passed, `ratio` is limit / ours and the goal 1.
+ */
 export interface BenchResult {
   readonly name: string;
   readonly ours: number;

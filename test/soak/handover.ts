@@ -1,6 +1,6 @@
 /**
  * Many migrations in one go, under every kind of traffic. Progress goes to standard error, the counts as one line of JSON to standard output; exits
- * with 1 when a frame was lost, doubled, reordered or damaged.
+ * with 1 when a frame was lost, doubled, reordered or damaged, pages differ, or it is not certain that nothing of that happened.
  *
  *     node --expose-gc dist/test/soak/handover.js [--migrations 100] [--kinds emulated,emulated] [--rate 2000] [--guest-rate 1000]
  *         [--hogs 0] [--between 20] [--most-between 60] [--no-marker] [--pause 0]
@@ -26,6 +26,9 @@ const { values } = parseArgs({
   },
 });
 const number = (name: keyof typeof values): number => Number(values[name]);
+
+/** A migration cannot tell frames that are equal; here they are counted at both ends, which decides it. */
+const AMBIGUOUS = 'N streams of repeated frames could be joined in several ways';
 
 interface Tally {
   readonly downtimes: number[];
@@ -120,7 +123,9 @@ async function main(): Promise<void> {
   const report = await run(lab);
   for (const worker of hogs) await worker.terminate();
   process.stdout.write(`${JSON.stringify(report)}\n`);
-  if (Object.keys(report.wrong as object).length > 0) process.exitCode = 1;
+  const { wrong, unproven } = report as { wrong: object; unproven: object };
+  const doubts = Object.keys(unproven).filter((reason) => reason !== AMBIGUOUS);
+  if (Object.keys(wrong).length + doubts.length > 0) process.exitCode = 1;
 }
 
 void main();
