@@ -125,9 +125,7 @@ export async function endMachine({ memory, device, guest }: Machine): Promise<vo
 
 /** The guest's own account of its frames. */
 export function describeGuest({ guest: { guest, failure } }: Machine): Json {
-  const { received, duplicated, reordered, corrupted } = sumReports(
-    guest.ledgers.map((ledger) => ledger.report(0)),
-  );
+  const { received, duplicated, reordered, corrupted } = sumReports(guest.ledgers.map((ledger) => ledger.report(0)));
   return {
     program: guest.program,
     pairs: guest.pairs,
