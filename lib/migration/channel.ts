@@ -46,6 +46,8 @@ export interface HelloMessage {
   channel: ConnectionKind;
   /** From 1 on for page connections, else 0. */
   index: number;
+  /** How page data is stored on a page connection; none when it does not say. */
+  compression?: string;
 }
 
 export const MOST_PAGE_CONNECTIONS = 16;
@@ -124,8 +126,9 @@ export class Channel {
     identity: Uint8Array = randomBytes(16),
     channel: ConnectionKind = 'control',
     index = 0,
+    compression = 'none',
   ): Promise<HelloMessage> {
-    await this.#sendHello(Buffer.from(identity).toString('hex'), channel, index);
+    await this.#sendHello(Buffer.from(identity).toString('hex'), channel, index, compression);
     const hello = await this.#receiveHello();
     this.#seed = streamSeed(identity);
     return hello;
@@ -142,7 +145,7 @@ export class Channel {
     return hello;
   }
 
-  async #sendHello(identity: string, channel: ConnectionKind, index: number): Promise<void> {
+  async #sendHello(identity: string, channel: ConnectionKind, index: number, compression = 'none'): Promise<void> {
     const hello: HelloMessage = {
       version: STREAM_VERSION,
       minVersion: STREAM_MIN_VERSION,
@@ -150,6 +153,7 @@ export class Channel {
       identity,
       channel,
       index,
+      ...(compression === 'none' ? {} : { compression }),
     };
     await this.sendJson(FrameType.HELLO, hello);
   }

@@ -163,8 +163,8 @@ export class DestinationRun<Guest extends { resume(): void }> {
     }
     const backend = await this.#host.createBackend(setup, this.#passed?.taps ?? null);
     this.#backend = backend;
-    // Taps that nobody uses yet: what this kernel carries of offloads can be found out.
-    await backend.probe();
+    // Of taps that nobody uses yet it can be found out what this kernel carries of offloads; those that were passed are in use.
+    if (this.#passed === null) await backend.probe();
     const environment = await describeSide(backend);
     const differences = [...compareSides(setup, environment), ...((await this.#host.compare?.(setup)) ?? [])];
     const fatal = differences.filter((difference) => difference.severity === 'fatal');

@@ -10,6 +10,7 @@ import type { DestinationHost, ReceivedMigration } from './destination';
 import { type DestinationLinks, DestinationRun } from './destination-run';
 import { FrameType, streamSeed } from './frame';
 import type { MigrationOptions } from './options';
+import type { PageCompression } from './page-compression';
 import type { PageConnection } from './page-connection';
 import { asPages } from './source-links';
 import { type Listener, type ListenOptions, listen } from './transport';
@@ -66,7 +67,8 @@ class Arrivals implements DestinationLinks {
     else {
       const { timeoutMs, signal } = this.#options;
       const seed = streamSeed(Buffer.from(hello.identity, 'hex'));
-      this.#page(hello.index).resolve(asPages(connection, seed, { timeoutMs, signal }));
+      const compression = (hello.compression ?? 'none') as PageCompression;
+      this.#page(hello.index).resolve(asPages(connection, seed, { timeoutMs, signal, compression }));
     }
   }
 

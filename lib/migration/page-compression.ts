@@ -1,7 +1,7 @@
 /** How page data can be stored in a stream. Decoding is bounded: no payload makes more than a plain one could hold. */
 import { promisify } from 'node:util';
 import * as zlib from 'node:zlib';
-import { ProtocolError, VhostError } from '../errors';
+import { invalidArgument, ProtocolError, VhostError } from '../errors';
 import { PAGE_SIZE } from '../memory/address';
 import { PAGES_FIXED, PAGES_MAX_DATA, PageEncoding, pagesHeadLength } from './page-layout';
 
@@ -17,6 +17,9 @@ const NEEDS_NODE = 'zstd needs Node 22.15, 23.8 or later; deflate works everywhe
 
 /** Throws VHOST_ERR_UNSUPPORTED where this Node cannot do it. */
 export function checkCompression(compression: PageCompression): void {
+  if (!['none', 'deflate', 'zstd'].includes(compression)) {
+    throw invalidArgument(`compression ${JSON.stringify(compression)}`, 'none, deflate or zstd');
+  }
   if (compression !== 'zstd' || zstdCompress !== undefined) return;
   throw new VhostError('VHOST_ERR_UNSUPPORTED', `no zstd in Node ${process.versions.node}`, { hint: NEEDS_NODE });
 }

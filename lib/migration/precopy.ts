@@ -16,6 +16,7 @@ import { HeatMap } from './heat-map';
 import { LayoutChanges } from './layout-changes';
 import type { LayoutMessage, RoundEndMessage } from './messages';
 import { elapsed, type MigratableGuest, type MigrationEvent, type MigrationOptions, type Round } from './options';
+import type { PagesMoved } from './page-carrier';
 import type { PageSender } from './page-sender';
 import { ReceiveThrottle } from './throttle';
 
@@ -38,7 +39,9 @@ export class Precopy {
   readonly #layout: LayoutChanges;
   #throttle: ReceiveThrottle | null = null;
   #bitmap: PageBitmap;
+  /** Null without logging: nothing is copied then. */
   #union: DirtyUnion | null = null;
+  #hotPages: PageBitmap | null = null;
   #dirtyBy: Record<string, number> = {};
   /** What the last sync of the logs took, and the shortest answer to a round. Milliseconds. */
   #syncMs = 0;
@@ -97,7 +100,7 @@ export class Precopy {
         bytes: (sent.pages - sent.zeroPages) * PAGE_SIZE,
         ms: sent.ms,
         dirtyPages: sent.dirtyAfter,
-        hotPages: this.#hot(this.#bitmap),
+        hotPages: countIn(this.#hotPages ?? this.#bitmap, this.#bitmap),
         dirtyBy: this.#dirtyBy,
       },
       costs,
@@ -116,14 +119,6 @@ export class Precopy {
     return decision;
   }
 
-  #hot(among: PageBitmap): number {
-    let pages = 0;
-    for (const range of hotPages(this.#parts.device).ranges()) {
-      for (let page = range.page; page < range.page + range.pages; page++) if (among.has(page)) pages++;
-    }
-    return pages;
-  }
-
   /** Sends what is dirty now, and finds out what was written meanwhile. The last round, of a device that stands, is not answered. */
   async round(final: boolean): Promise<Round> {
     const { channel, device, sender, began, onEvent } = this.#parts;
@@ -137,12 +132,12 @@ export class Precopy {
     const dirtyBy = this.#dirtyBy;
     this.#dirtyBy = {};
     const round = this.rounds.length;
-    const hot = hotPages(device);
-    const hotCount = this.#hot(sending);
-    const sent = await sender.send(sending, round, {
-      hot,
-      onProgress: ({ pages, bytes }) => onEvent({ kind: 'progress', round, pages, bytes }),
-    });
+    // While the guest stands still rings are where they were.
+    if (!final || this.#hotPages === null) this.#hotPages = hotPages(device);
+    const hot = this.#hotPages;
+    const hotCount = countIn(hot, sending);
+    const onProgress = ({ pages, bytes }: PagesMoved): void => onEvent({ kind: 'progress', round, pages, bytes });
+    const sent = this.#union === null ? NOTHING_SENT : await sender.send(sending, round, { hot, onProgress });
     const end: RoundEndMessage = { round, pages: sent.pages, final };
     const asked = performance.now();
     await channel.sendJson(FrameType.ROUND_END, end);
@@ -199,4 +194,14 @@ export class Precopy {
     this.#layout.end();
     await this.endThrottle();
   }
+}
+
+const NOTHING_SENT: PagesMoved = { pages: 0, zeroPages: 0, bytes: 0 };
+
+function countIn(some: PageBitmap, all: PageBitmap): number {
+  let pages = 0;
+  for (const range of some.ranges()) {
+    for (let page = range.page; page < range.page + range.pages; page++) if (all.has(page)) pages++;
+  }
+  return pages;
 }

@@ -22,7 +22,7 @@ function channelOptions({ timeoutMs, signal }: LinkOptions): { timeoutMs?: numbe
 async function greeted(dial: Dial, identity: Uint8Array, kind: ConnectionKind, index: number, options: LinkOptions) {
   const connection = await dial();
   try {
-    await new Channel(connection.stream, channelOptions(options)).greet(identity, kind, index);
+    await new Channel(connection.stream, channelOptions(options)).greet(identity, kind, index, options.compression);
     return connection;
   } catch (error) {
     connection.close();

@@ -15,6 +15,7 @@ import { PageSender } from '../../lib/migration/page-sender';
 import { native } from '../../lib/native';
 import { explainPage } from '../../lib/observe/page-audit';
 import { FaultPlan } from '../../lib/trace/fault-plan';
+import { memoryChanges } from '../helpers/migration-layout';
 import { FEATURES, type Machine, MEMORY, type Place, Rig } from '../helpers/migration-rig';
 
 let rig: Rig;
@@ -116,49 +117,7 @@ describe('planted faults are found', () => {
   });
 });
 
-describe('memory that changes during the rounds goes along', () => {
-  const at = 0x1_0000_0000;
-  const size = 1 << 20;
-
-  test('a region is added, used, and later removed', async () => {
-    const host = there.host();
-    // The source has told of its regions; the answer comes after there is one more.
-    host.compare = async () => {
-      await machine.memory.addRegion({ gpa: at, size });
-      machine.memory.write(at, Uint8Array.of(1, 2, 3));
-      return [];
-    };
-    const { result, machine: moved } = await rig.migrate(machine, there, { host });
-    expect(result.audit).toMatchObject({ differing: 0, total: MEMORY / 4096 + size / 4096 });
-    expect([...moved.memory.read(at, 3)]).toEqual([1, 2, 3]);
-    await rig.flows(moved);
-
-    const back = here.host();
-    let removed: Promise<void> | null = null;
-    back.compare = async () => {
-      // It goes between two rounds, so this waits until the rounds have begun.
-      removed = moved.memory.removeRegion(at);
-      return [];
-    };
-    const { result: second, machine: returned } = await rig.migrate(moved, here, { host: back });
-    await removed;
-    expect(second.audit).toMatchObject({ differing: 0, total: MEMORY / 4096 });
-    expect(returned.memory.regions).toHaveLength(1);
-    await rig.flows(returned);
-  });
-
-  test('while the guest is handed over it does not', async () => {
-    let refused: Promise<unknown> | null = null;
-    const onEvent = (event: MigrationEvent): void => {
-      if (event.kind !== 'phase' || event.phase !== 'switchover') return;
-      refused = machine.memory.addRegion({ gpa: at, size }).catch((error: unknown) => error);
-    };
-    const { result, machine: moved } = await rig.migrate(machine, there, { source: { onEvent } });
-    expect(await refused).toMatchObject({ code: 'VHOST_ERR_STATE' });
-    expect(result.audit).toMatchObject({ differing: 0, total: MEMORY / 4096 });
-    await rig.flows(moved);
-  });
-});
+memoryChanges(() => ({ rig, here, there, machine }));
 
 /** Runs one migration that must fail, and what must be true of the source afterwards: running, logging off, ready for the next. */
 async function failing(run: () => Promise<unknown>): Promise<Error> {
