@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { NetDeviceCounters } from '../../lib/host/net-device-counters';
 import { Netns } from '../../lib/host/netns';
 import { ControlClient } from '../../lib/migration/control-client';
 import type { ControlMethod, ControlMethods, ControlStatus } from '../../lib/migration/control-protocol';
@@ -159,6 +160,47 @@ export class CliLab {
       },
       toGuest: { lost: sentToGuest - received!, duplicated, reordered, corrupted },
     };
+  }
+
+  /** Whether the guest behind that socket runs; false where nobody takes orders there. */
+  async runsAt(name: string): Promise<boolean> {
+    return this.status(name).then(
+      ({ running }) => running,
+      () => false,
+    );
+  }
+
+  /** Which of the taps something of a guest comes out of: more than announcements. */
+  async transmitting(names: readonly string[], ms = 400): Promise<string[]> {
+    const counters = await Promise.all(names.map((name) => NetDeviceCounters.open(name, this.netns.path)));
+    const packets = () => counters.map((counter) => counter.read()?.rx.packets ?? 0);
+    const before = packets();
+    await sleep(ms);
+    const after = packets();
+    for (const counter of counters) counter.close();
+    const least = (this.rate * ms) / 1000 / 5;
+    return names.filter((_, index) => after[index]! - before[index]! > least);
+  }
+
+  /** Migrates again until it is done: a destination may not have noticed yet that its last source is gone. */
+  async move(from: string, address: string, to: string): Promise<void> {
+    const deadline = Date.now() + PATIENCE_MS;
+    for (;;) {
+      const { outcome, error } = await this.order(from, 'migrate', { address });
+      if (outcome === 'completed') break;
+      if (Date.now() > deadline || outcome !== 'failed')
+        throw new Error(`${outcome}: ${error?.code} ${error?.message}`);
+      await sleep(200);
+    }
+    await this.until(() => this.runsAt(to), `the guest to run at ${to}`);
+  }
+
+  async until(condition: () => Promise<boolean>, what: string, ms = PATIENCE_MS): Promise<void> {
+    const deadline = Date.now() + ms;
+    while (!(await condition())) {
+      if (Date.now() > deadline) throw new Error(`waited ${ms} ms for ${what}`);
+      await sleep(20);
+    }
   }
 
   /** Another path for a socket, each time. */
