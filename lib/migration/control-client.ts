@@ -33,7 +33,7 @@ export class ControlClient {
       connection.stream,
       LONGEST_REPLY,
       (line) => this.#line(line),
-      (error) => this.#end(error ?? new VhostError('VHOST_ERR_CLOSED', `the process behind ${path} has gone`)),
+      (error) => this.#end(error instanceof VhostError ? error : hasGone(path, error)),
     );
   }
 
@@ -91,4 +91,9 @@ export class ControlClient {
   close(): void {
     this.#end(new VhostError('VHOST_ERR_CLOSED', 'the connection was closed'));
   }
+}
+
+/** However it was noticed. */
+function hasGone(path: string, cause: Error | null): VhostError {
+  return new VhostError('VHOST_ERR_CLOSED', `the process behind ${path} has gone`, cause === null ? {} : { cause });
 }
