@@ -41,7 +41,8 @@ program.parseAsync().catch((error: unknown) => {
       ? `vhost-net: ${error.message}\n`
       : `${error instanceof Error ? error.stack : String(error)}\n`,
   );
-  process.exitCode = 1;
+  // A command may know better how it ended.
+  process.exitCode ||= 1;
 });
 
 /** Such as a file that cannot be opened. */

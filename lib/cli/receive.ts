@@ -13,7 +13,7 @@ import { addTlsOptions, eventsTarget, numberFrom, readTlsFiles, type TlsFlags, w
 import { EventWriter } from './events';
 import { BACKENDS, type BackendName, closeTaps, type Machine, machineHost, openTaps } from './machine';
 import { accountText } from './migration-text';
-import { ENDINGS, StopSignals, serveMachine } from './service';
+import { checkControl, ENDINGS, StopSignals, serveMachine } from './service';
 
 interface Flags extends TlsFlags {
   tap?: string;
@@ -57,14 +57,18 @@ async function receive(text: string, flags: Flags): Promise<void> {
   let failure: VhostError | null = null;
   try {
     const { tap: name, netns = null, pairs } = flags;
+    if (flags.control !== undefined) await checkControl(flags.control);
     taps = name === undefined ? null : await openTaps({ name, netns, pairs });
     const arrival = await arrive(address, text, flags, taps, stop.signal, (event) => events?.write(event));
     outcome = 'completed';
     // What comes after the arrival is another migration's.
     await events?.close({ outcome });
-    const end = await serveMachine(arrival.machine, flags.control, stop.signal, () => {
-      const orders = flags.control === undefined ? '' : `, orders are taken at ${flags.control}`;
-      process.stdout.write(`${arrival.text}${orders}\n`);
+    const end = await serveMachine({
+      machine: arrival.machine,
+      control: flags.control,
+      stop: stop.signal,
+      told: () => process.stdout.write(`${arrival.text}\n`),
+      unserved: (error) => process.stderr.write(`no orders are taken: ${(error as Error).message}\n`),
     });
     for (const passed of arrival.taps) await passed.close();
     process.stdout.write(`${ENDINGS[end]}\n`);

@@ -50,9 +50,10 @@ async function run(flags: Flags): Promise<void> {
   try {
     const settings = { mac, peerMac, rate, frameSize, pairs, memory: memory * MIB };
     const machine = await bootMachine(backend, taps, settings);
-    const end = await serveMachine(machine, control, stop.signal, () => {
+    const told = (): void => {
       process.stdout.write(`the guest ${mac} runs on tap ${taps[0]!.name}, orders are taken at ${control}\n`);
-    });
+    };
+    const end = await serveMachine({ machine, control, stop: stop.signal, told });
     process.stdout.write(`${ENDINGS[end]}\n`);
     if (end === 'broken') process.exitCode = 1;
   } finally {

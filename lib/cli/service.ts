@@ -1,7 +1,8 @@
 /** A process that runs a guest until it has left, is ended by order or by a signal. */
 import { VhostError } from '../errors';
-import type { Departure } from '../migration/control-desk';
+import type { ControlHooks, ControlParts, Departure } from '../migration/control-desk';
 import { ControlServer } from '../migration/control-server';
+import { listen } from '../migration/transport';
 import { describeGuest, endMachine, type Machine } from './machine';
 
 const SIGNALS: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM'];
@@ -32,39 +33,63 @@ export class StopSignals {
 /** How a guest's time in this process ended. */
 export type ServiceEnd = Departure | 'signal' | 'broken';
 
-/** Serves orders, when there is a `control` path, until the guest's time here is over; then lets it go. `told` is called when all is set. */
-export async function serveMachine(
-  machine: Machine,
-  control: string | undefined,
-  stop: AbortSignal,
-  told: () => void,
-): Promise<ServiceEnd> {
+export interface Service {
+  machine: Machine;
+  /** Where orders are taken, if anywhere. */
+  control: string | undefined;
+  stop: AbortSignal;
+  /** All is set. */
+  told(): void;
+  /** The guest goes on without orders; absent where that is no use. */
+  unserved?(error: unknown): void;
+}
+
+/** Serves orders until the guest's time here is over; then lets it go. */
+export async function serveMachine({ machine, control, stop, told, unserved }: Service): Promise<ServiceEnd> {
   const { device, guest } = machine;
   let server: ControlServer | null = null;
+  let onLeft: (how: Departure) => void = () => undefined;
   let watch: NodeJS.Timeout | undefined;
+  const ended = new Promise<ServiceEnd>((resolve) => {
+    const onSignal = (): void => resolve('signal');
+    if (stop.aborted) onSignal();
+    else stop.addEventListener('abort', onSignal, { once: true });
+    watch = setInterval(() => {
+      if (guest.failure !== null) resolve('broken');
+    }, WATCH_MS);
+    onLeft = resolve;
+  });
   try {
-    const end = await new Promise<ServiceEnd>((resolve, reject) => {
-      const onSignal = (): void => resolve('signal');
-      if (stop.aborted) onSignal();
-      else stop.addEventListener('abort', onSignal, { once: true });
-      watch = setInterval(() => {
-        if (guest.failure !== null) resolve('broken');
-      }, WATCH_MS);
-      const hooks = { describe: () => describeGuest(machine), onLeft: resolve };
-      if (control === undefined) told();
-      else {
-        ControlServer.serve(control, { device, guest }, hooks).then((serving) => {
-          server = serving;
-          told();
-        }, reject);
-      }
-    });
-    return end;
+    const hooks = { describe: () => describeGuest(machine), onLeft };
+    if (control !== undefined) server = await serve(control, { device, guest }, hooks, unserved);
+    told();
+    return await ended;
   } finally {
     clearInterval(watch);
-    await (server as ControlServer | null)?.close();
+    await server?.close();
     await endMachine(machine);
   }
+}
+
+async function serve(
+  control: string,
+  parts: ControlParts,
+  hooks: ControlHooks,
+  unserved: ((error: unknown) => void) | undefined,
+): Promise<ControlServer | null> {
+  try {
+    return await ControlServer.serve(control, parts, hooks);
+  } catch (error) {
+    if (unserved === undefined) throw error;
+    unserved(error);
+    return null;
+  }
+}
+
+/** Throws what would keep orders from being taken there, before there is anything to lose. */
+export async function checkControl(path: string): Promise<void> {
+  const listener = await listen(`unix:${path}`, {}, (connection) => connection.close());
+  await listener.close();
 }
 
 export const ENDINGS: Readonly<Record<ServiceEnd, string>> = {

@@ -1,6 +1,7 @@
 /** Orders as untrusted input: every method and every parameter is known by name, or the order is refused by that name. */
 import { isAbsolute } from 'node:path';
-import { type ControlMethod, type ControlOrder, refused } from './control-protocol';
+import { invalidArgument } from '../errors';
+import type { ControlMethod, ControlOrder } from './control-protocol';
 import { isObject, type Json } from './json';
 
 /** Answers what it should have been, or null when all is well. */
@@ -108,16 +109,17 @@ export function idOf(value: unknown): number | null {
 /** Throws VHOST_ERR_INVALID_ARGUMENT, which names what is wrong. */
 export function checkOrder(value: unknown): ControlOrder {
   const id = idOf(value);
-  if (!isObject(value) || id === null) throw refused('an order without an id', 'an object {id, method, params}');
+  if (!isObject(value) || id === null)
+    throw invalidArgument('an order without an id', 'an object {id, method, params}');
   for (const name of Object.keys(value)) {
-    if (!['id', 'method', 'params'].includes(name)) throw refused(`an order with ${shown(name)}`);
+    if (!['id', 'method', 'params'].includes(name)) throw invalidArgument(`an order with ${shown(name)}`);
   }
   const { method, params = {} } = value;
   if (typeof method !== 'string' || !Object.hasOwn(METHODS, method)) {
-    throw refused(`unknown method ${shown(method)}`, Object.keys(METHODS).join(', '));
+    throw invalidArgument(`unknown method ${shown(method)}`, Object.keys(METHODS).join(', '));
   }
-  if (!isObject(params)) throw refused(`${method}: params is ${shown(params)}`, 'an object');
+  if (!isObject(params)) throw invalidArgument(`${method}: params is ${shown(params)}`, 'an object');
   const fault = faultOf(params, METHODS[method as ControlMethod]);
-  if (fault !== null) throw refused(`${method}: ${fault}`);
+  if (fault !== null) throw invalidArgument(`${method}: ${fault}`);
   return { id, method: method as ControlMethod, params: params as never };
 }

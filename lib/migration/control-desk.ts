@@ -113,6 +113,8 @@ export class ControlDesk {
       }),
     stop: async () => {
       this.#refuseWhileBusy();
+      // This may be all that is left of it.
+      if (this.#unresolved) throw this.#elsewhere();
       await this.#stop();
       return {};
     },
@@ -144,12 +146,18 @@ export class ControlDesk {
     }
   }
 
+  get #unresolved(): boolean {
+    return UNRESOLVED.some((state) => state === this.#where);
+  }
+
   #refuseWithoutGuest(): void {
     this.#refuseWhileBusy();
-    if (this.#where === 'running') return;
-    const unresolved = UNRESOLVED.some((state) => state === this.#where);
-    throw new VhostError('VHOST_ERR_STATE', `the guest does not run here: ${this.#where}`, {
-      hint: unresolved ? 'say where it is: resolve here, or resolve there' : 'ask the process that has it now',
+    if (this.#where !== 'running') throw this.#elsewhere();
+  }
+
+  #elsewhere(): VhostError {
+    return new VhostError('VHOST_ERR_STATE', `the guest does not run here: ${this.#where}`, {
+      hint: this.#unresolved ? 'say where it is: resolve here, or resolve there' : 'ask the process that has it now',
     });
   }
 
@@ -224,7 +232,7 @@ export class ControlDesk {
     this.#announcing?.stop();
     await guest.pause();
     if (device.running) await device.stop();
-    // One that is elsewhere, or may be, stays what it is: nothing was ended here.
+    // One that is elsewhere stays there: nothing was ended here.
     if (this.#where === 'running') this.#left('stopped');
     else this.#hooks.onLeft?.('stopped');
   }

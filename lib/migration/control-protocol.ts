@@ -126,11 +126,6 @@ export type ControlReply =
   /** Id null: of a line that had none that could be read. */
   | { id: number | null; error: ControlFailure };
 
-/** An order that was refused. */
-export function refused(message: string, hint?: string): VhostError {
-  return new VhostError('VHOST_ERR_INVALID_ARGUMENT', message, hint === undefined ? {} : { hint });
-}
-
 /** What a failure looks like on the wire, */
 export function describeFailure(error: unknown): ControlFailure {
   const { code, message, hint } = error as { code?: unknown; message?: unknown; hint?: unknown };

@@ -3,12 +3,12 @@
  * that goes away takes no migration with it.
  */
 import type { Duplex } from 'node:stream';
-import { VhostError } from '../errors';
+import { invalidArgument, VhostError } from '../errors';
 import type { Connection } from './connection';
 import { checkOrder, idOf } from './control-check';
 import { ControlDesk, type ControlHooks, type ControlParts, type Giver } from './control-desk';
 import { readLines } from './control-lines';
-import { type ControlReply, describeFailure, LONGEST_ORDER, refused } from './control-protocol';
+import { type ControlReply, describeFailure, LONGEST_ORDER } from './control-protocol';
 import type { MigrationEvent } from './options';
 import { type Listener, listen } from './transport';
 
@@ -101,7 +101,7 @@ class Client implements Omit<Giver, 'tell'> {
   async #carryOut(value: unknown): Promise<void> {
     const id = idOf(value);
     try {
-      if (this.#orders.size >= MOST_ORDERS) throw refused(`more than ${MOST_ORDERS} orders at a time`);
+      if (this.#orders.size >= MOST_ORDERS) throw invalidArgument(`more than ${MOST_ORDERS} orders at a time`);
       const order = checkOrder(value);
       const tell = (event: MigrationEvent): void => this.#tell(order.id, event);
       const result = await this.#desk.carryOut(order, { tell, gone: this.gone });

@@ -1,5 +1,6 @@
 /** Migrations that fail: the guest stays where it is, its traffic goes on, and the one who ordered it is told why. */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { TlsOptions } from '../../lib/migration/transport-tls';
 import { Authority } from '../helpers/certificates';
@@ -157,6 +158,63 @@ test('who watches goes away, by a second Ctrl-C or for good: the migration goes 
   expect(await source.end()).toBe(0);
   await lab.flows('b');
   expect(await lab.account('b')).toEqual(NOTHING_WRONG);
+});
+
+test('Ctrl-C twice leaves the migration alone', async () => {
+  const there = await lab.receive('b', `unix:${lab.socket()}`);
+  // A destination that stands still does not answer a cancel at once.
+  const watched = lab.start(['migrate', lab.path('a'), there.address, '--max-bandwidth', '2']);
+  await watched.says(/copying memory/);
+  source.kill('SIGSTOP');
+  watched.kill('SIGINT');
+  await watched.says(/cancelling/);
+  watched.kill('SIGINT');
+  expect(await watched.end()).toBe(130);
+  expect(watched.stderr).toMatch(/^vhost-net: not watched any more: what was begun goes on by itself$/m);
+  source.kill('SIGCONT');
+  // The first one was an order all the same.
+  await there.process.says(/an attempt failed, still waiting: .*cancelled/);
+  await untouched();
+});
+
+test('the process that owns the guest dies in the middle: nobody can say where the guest is', async () => {
+  const there = await lab.receive('b', `unix:${lab.socket()}`);
+  const watched = lab.start(['migrate', lab.path('a'), there.address, '--max-bandwidth', '1']);
+  await watched.says(/copying memory/);
+  source.kill('SIGKILL');
+  expect(await watched.end()).toBe(3);
+  expect(watched.stderr).toMatch(/^vhost-net: the process behind .*a has gone \(look where the guest runs before/m);
+});
+
+test.each([
+  ['uncertain', 3, /^UNCERTAIN: the guest may run at the destination\nVHOST_ERR_X: what happened\nwhat to do$/m],
+  ['returned', 4, /it runs nowhere/],
+  ['stranded', 4, /it runs nowhere/],
+  ['failed', 1, /the guest runs where it was/],
+  ['cancelled', 1, /the migration was cancelled/],
+])('outcome %s: exit status %i', async (outcome, status, text) => {
+  const error = { code: 'VHOST_ERR_X', message: 'what happened', hint: 'what to do' };
+  const server = createServer((socket) => {
+    socket.once('data', () =>
+      socket.write(`${JSON.stringify({ id: 1, result: { outcome, error, result: null, record: null } })}\n`),
+    );
+  });
+  await new Promise<void>((resolve) => server.listen(lab.path('fake'), resolve));
+  const told = await lab.command('migrate', lab.path('fake'), 'unix:/nowhere');
+  server.close();
+  expect([told.ended, told.stdout]).toEqual([status, expect.stringMatching(text)]);
+});
+
+test('a control socket that cannot be: said before anything is received or run', async () => {
+  const to = ['--tap', 'z', '--netns', lab.netns.path, '--backend', 'emulated', '--control'];
+  for (const command of [['run'], ['receive', `unix:${lab.socket()}`]]) {
+    const taken = await lab.command(...command, ...to, lab.path('a'));
+    expect([taken.ended, taken.stderr]).toEqual([
+      1,
+      expect.stringMatching(/^vhost-net: EADDRINUSE: .*somebody listens there/m),
+    ]);
+  }
+  await untouched();
 });
 
 test('a signal to the source during a migration ends the migration and then the guest', async () => {

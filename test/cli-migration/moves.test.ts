@@ -79,6 +79,19 @@ test('over TCP with two page connections, deflated', async () => {
   expect(await lab.account('b')).toEqual(NOTHING_WRONG);
 });
 
+test('with two queue pairs', async () => {
+  await using pairs = await CliLab.create({ flows: 2 });
+  const source = await pairs.run('a', {}, '--pairs', '2');
+  const there = await pairs.receive('b', `unix:${pairs.socket()}`, {}, '--pairs', '2');
+  await pairs.flows('a');
+  const moved = await pairs.command('migrate', pairs.path('a'), there.address);
+  expect(moved.all).toMatch(/the guest runs at the destination/);
+  expect([moved.ended, await source.end()]).toEqual([0, 0]);
+  await pairs.flows('b');
+  expect((await pairs.status('b')).taps).toEqual(['b', 'b']);
+  for (const { duplicated, reordered } of pairs.station.ledgers) expect([duplicated, reordered]).toEqual([0, 0]);
+});
+
 test('locally: memory and taps are handed over to a process that has neither', async () => {
   const source = await lab.run('a');
   const there = await lab.receiveLocal('b', `unix:${lab.socket()}`);

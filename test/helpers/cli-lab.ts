@@ -13,12 +13,13 @@ import { type CliOptions, CliProcess } from './cli-process';
 const STATION_MAC = '02:00:00:00:00:01';
 const GUEST_MAC = '02:00:00:00:00:02';
 const TO_NETWORK = 1;
-const TO_GUEST = 2;
 const PATIENCE_MS = 20_000;
 const SETTLE_MS = 300;
 
 export interface LabOptions {
   rate?: number;
+  /** As many as the guest has queue pairs. */
+  flows?: number;
 }
 
 export class CliLab {
@@ -35,7 +36,7 @@ export class CliLab {
     this.rate = rate;
   }
 
-  static async create({ rate = 1000 }: LabOptions = {}): Promise<CliLab> {
+  static async create({ rate = 1000, flows = 1 }: LabOptions = {}): Promise<CliLab> {
     const netns = await Netns.create();
     await netns.addBridge('br0');
     const station = await Station.open({
@@ -43,8 +44,9 @@ export class CliLab {
       name: 'station',
       mac: STATION_MAC,
       peerMac: GUEST_MAC,
-      sends: TO_GUEST,
+      sends: TO_NETWORK + flows,
       receives: TO_NETWORK,
+      flows,
       rate,
       frameSize: 128,
       capacity: 1 << 20,

@@ -61,6 +61,7 @@ test('GO reaches a destination that stands still and is killed: the source waits
     code: 'VHOST_ERR_STATE',
     message: expect.stringContaining('the guest does not run here: uncertain'),
   });
+  await expect(lab.order('a', 'stop', {})).rejects.toMatchObject({ code: 'VHOST_ERR_STATE' });
   destination.kill('SIGKILL');
   await destination.end();
   const told = await lab.command('resolve', lab.path('a'), 'here');
