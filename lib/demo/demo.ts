@@ -34,7 +34,7 @@ export interface DemoOptions {
   downtimeLimitMs: number;
 }
 
-/** Runs it all. Answers the exit status: 0 when the guest moved and no page differs. */
+/** Runs it all. Answers the exit status: 0 when the guest moved, no page differs and no frame was lost, doubled, reordered or damaged. */
 export async function runDemo(options: DemoOptions): Promise<number> {
   const netns = await Netns.create();
   const moments: { stopped: number | null; started: number | null } = { stopped: null, started: null };
@@ -79,9 +79,9 @@ export async function runDemo(options: DemoOptions): Promise<number> {
     await watchTraffic(station, options.seconds);
     // The destination joins when the bridge has learned where the guest is: frames for it do not go to both.
     await netns.attach(BRIDGE, (await destination.ask('open', plan)).tap);
-    const { port } = await destination.ask('listen', null);
+    const { address } = await destination.ask('listen', null);
     const received = destination.ask('received', null);
-    const [{ result }] = await Promise.all([source.ask('migrate', { port }), received]);
+    const [{ result }] = await Promise.all([source.ask('migrate', { address }), received]);
     await watchTraffic(station, options.seconds);
     const sentToGuest = station.hush();
     const { sent: sentByGuest } = await destination.ask('hush', null);
@@ -115,10 +115,15 @@ export async function runDemo(options: DemoOptions): Promise<number> {
           ? { total: null, differing: null }
           : { total: result.audit.total, differing: result.audit.differing },
       vrings: result.vrings,
+      handover: result.handover,
     };
     process.stdout.write(summaryText(summary));
     if (options.json !== null) writeFileSync(options.json, `${JSON.stringify(summary, null, 2)}\n`);
-    return result.audit?.differing === 0 ? 0 : 1;
+    const ways = Object.values(summary.frames);
+    const whole = ways.every(
+      ({ lost, duplicated, reordered, corrupted }) => lost + duplicated + reordered + corrupted === 0,
+    );
+    return result.audit?.differing === 0 && whole ? 0 : 1;
   } finally {
     for (const side of sides) side.kill();
     await station?.close();

@@ -40,9 +40,9 @@ export type Orders = {
   /** Source: builds guest and device, and runs them. */
   boot: { order: null; word: { vhostFeatures: string } };
   /** Destination: waits for a guest on a port of the loopback. */
-  listen: { order: null; word: { port: number } };
+  listen: { order: null; word: { address: string } };
   /** Source: gives the guest away. */
-  migrate: { order: { port: number }; word: { result: MigrationResult } };
+  migrate: { order: { address: string }; word: { result: MigrationResult } };
   /** Destination: tells when the guest runs here. */
   received: { order: null; word: { pages: number; startMs: number } };
   /** The guest sends no more; what it had sent. */

@@ -1,7 +1,5 @@
 /** One of the demo's two processes: does what it is told and says what happened. The same program is source and destination. */
 
-import type { AddressInfo } from 'node:net';
-import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { prepareTap } from '../backend/tap-features';
 import { VhostKernelBackend } from '../backend/vhost-kernel';
 import {
@@ -17,7 +15,8 @@ import { Tap } from '../host/tap';
 import { PAGE_SIZE } from '../memory/address';
 import { GuestWriteLog } from '../memory/dirty-log';
 import { GuestMemory } from '../memory/guest-memory';
-import { MigrationDestination } from '../migration/destination';
+import type { DestinationHost } from '../migration/destination';
+import { MigrationListener } from '../migration/listener';
 import type { MigrationEvent } from '../migration/options';
 import { MigrationSource } from '../migration/source';
 import { native } from '../native';
@@ -41,8 +40,7 @@ class Side {
   #plan!: DemoPlan;
   #tap!: Tap;
   #machine: Machine | null = null;
-  #server: Server | null = null;
-  #received: Promise<{ pages: number; startMs: number }> | null = null;
+  #listener: MigrationListener<GuestRunner> | null = null;
 
   constructor(name: string) {
     this.#name = name;
@@ -88,26 +86,24 @@ class Side {
       return { vhostFeatures: `0x${offered.toString(16)}` };
     },
     listen: async () => {
-      const server = createServer();
-      this.#server = server;
-      this.#received = new Promise((resolve, reject) => {
-        server.once('connection', (socket) => this.#receive(socket).then(resolve, reject));
-        server.once('error', reject);
+      this.#listener = await MigrationListener.listen('tcp:127.0.0.1:0', this.#host, {
+        onEvent: (event) => this.#onEvent(event),
+        onFailure: (error) => tell({ is: 'event', text: error instanceof Error ? error.message : String(error) }),
       });
-      // Reported when 'received' is asked for; a failure before that must not end the process.
-      this.#received.catch(() => undefined);
-      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-      return { port: (server.address() as AddressInfo).port };
+      return { address: this.#listener.address };
     },
-    received: () => this.#received!,
-    migrate: async ({ port }) => {
+    received: async () => {
+      const { memory, device, guest, pages, startMs } = await this.#listener!.arrived;
+      this.#machine = { memory, device, runner: guest };
+      return { pages, startMs };
+    },
+    migrate: async ({ address }) => {
       const { device, runner } = this.#machine!;
       const source = new MigrationSource(
         { device, guest: runner },
         { downtimeLimitMs: this.#plan.downtimeLimitMs, onEvent: (event) => this.#onEvent(event) },
       );
-      const socket = createConnection({ port, host: '127.0.0.1', noDelay: true });
-      return { result: await source.migrate(socket) };
+      return { result: await source.migrate(address) };
     },
     hush: async () => {
       const { guest } = this.#machine!.runner;
@@ -124,29 +120,20 @@ class Side {
       await this.#machine?.device.close();
       this.#machine?.memory.close();
       await this.#tap?.close();
-      this.#server?.close();
+      await this.#listener?.close();
       return { rings };
     },
   };
 
-  async #receive(socket: Socket): Promise<{ pages: number; startMs: number }> {
-    socket.setNoDelay(true);
-    const destination = new MigrationDestination<GuestRunner>(
-      {
-        createMemory: (setup) => GuestMemory.create(setup.regions),
-        createBackend: () => this.#backend(),
-        createDevice: async (state, memory, backend) => VirtioNetDevice.restore(state, { memory, backend }),
-        createGuest: async (saved, memory, device) => {
-          const log = new GuestWriteLog(memory.end / PAGE_SIZE);
-          return new GuestRunner(Guest.resume(memory, Number(saved.gpa), { log }), device, log);
-        },
-      },
-      { onEvent: (event) => this.#onEvent(event) },
-    );
-    const { memory, device, guest, pages, startMs } = await destination.receive(socket);
-    this.#machine = { memory, device, runner: guest };
-    return { pages, startMs };
-  }
+  readonly #host: DestinationHost<GuestRunner> = {
+    createMemory: (setup) => GuestMemory.create(setup.regions),
+    createBackend: () => this.#backend(),
+    createDevice: async (state, memory, backend) => VirtioNetDevice.restore(state, { memory, backend }),
+    createGuest: async (saved, memory, device) => {
+      const log = new GuestWriteLog(memory.end / PAGE_SIZE);
+      return new GuestRunner(Guest.resume(memory, Number(saved.gpa), { log }), device, log);
+    },
+  };
 
   #opened: Promise<VhostKernelBackend> | null = null;
 

@@ -1,4 +1,5 @@
 /** The demo's result: as data for --json and as text for a person. Numbers are measured; what could not be measured is null. */
+import type { HandoverAccount } from '../migration/handover/account';
 import type { MigrationResult } from '../migration/options';
 import type { LedgerGap, LedgerReport } from '../observe/frame-ledger';
 
@@ -17,6 +18,8 @@ export interface DemoSummary {
   blackoutMs: { guestToNetwork: number | null; networkToGuest: number | null };
   pages: { total: number; differing: number } | { total: null; differing: null };
   vrings: { queue: number; base: number; usedIdx: number }[];
+  /** What became of the frames that came while the guest moved; null where none were handed over. */
+  handover: HandoverAccount | null;
 }
 
 /** The longest stretch without frames that touches the time between stop and start. Milliseconds; null when none was seen. */
@@ -45,6 +48,20 @@ export function frameTable({ guestToNetwork, networkToGuest }: DemoSummary['fram
   ].join('\n');
 }
 
+/** Both sides' accounts of the frames of a hand-over. */
+function handoverLines(handover: HandoverAccount | null): string[] {
+  if (handover === null) return ['frames      none were handed over'];
+  const { source, destination, unproven } = handover;
+  const read = source === null ? 'the source was lost' : `source read ${source.read}, sent ${source.sent}`;
+  const { received, kept, matched, own } = destination;
+  return [
+    `handed over ${read}; destination received ${received}, kept ${kept} of its own tap, ${matched} were in both, ${own} the guest's own`,
+    ...(unproven.length === 0
+      ? ['            every frame is accounted for on both sides']
+      : unproven.map((why) => `            not proven: ${why}`)),
+  ];
+}
+
 /** The summary as a person reads it. */
 export function summaryText(summary: DemoSummary): string {
   const { migration, frames, blackoutMs, pages } = summary;
@@ -63,6 +80,7 @@ export function summaryText(summary: DemoSummary): string {
     `migration   ${number(migration.totalMs)} ms, ${number(migration.bytes)} bytes, ${migration.rounds.length} rounds`,
     `downtime    ${number(migration.downtimeMs)} ms (${parts.join(', ')})`,
     `pages       ${number(pages.total)} compared, ${number(pages.differing)} differ`,
+    ...handoverLines(summary.handover),
     ...summary.vrings.map(({ queue, base, usedIdx }) => `vring ${queue}     base ${base}, used index ${usedIdx}`),
     '',
     `${FRAMES_HEADER}   blackout`,

@@ -24,11 +24,12 @@ export class NetDeviceCounters {
   /** Null when the interface has gone. */
   read(): InterfaceStats | null {
     const text = this.#text();
-    const at = text.indexOf(`${this.#name}:`);
-    if (at < 0) return null;
-    const end = text.indexOf('\n', at);
+    // Names are padded to six places on their left, so a longer one may end like this one.
+    const at = [`\n${this.#name}:`, ` ${this.#name}:`].map((start) => text.indexOf(start)).find((found) => found >= 0);
+    if (at === undefined) return null;
+    const end = text.indexOf('\n', at + 1);
     const numbers = text
-      .slice(at + this.#name.length + 1, end)
+      .slice(at + this.#name.length + 2, end)
       .trim()
       .split(/\s+/)
       .map(Number);

@@ -299,6 +299,11 @@ export class DestinationRun<Guest extends { resume(): void }> {
     if (takeover === null) return null;
     const { source, destination } = await takeover.finish();
     try {
+      if (takeover.intake.waiting > 0) {
+        throw new VhostError('VHOST_ERR_STATE', 'the guest does not take the frames that wait for it', {
+          hint: 'it stays on the emulated data path, which has them: change it later by switchBackend',
+        });
+      }
       await device.switchBackend(this.#backend!);
       await takeover.intake.backend.close();
     } catch (error) {

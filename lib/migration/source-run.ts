@@ -165,7 +165,9 @@ export class SourceRun {
     channel.keepAlive(this.#options.deadAfterMs ?? DEAD_AFTER_MS);
     const environment = await describeSide(device.backend);
     this.#recorder.source = environment;
-    const relay = device.running && device.backend.taps !== null && this.#options.handover !== false;
+    // Without a link no frame is for the guest.
+    const reads = device.running && device.linkUp && device.backend.taps !== null;
+    const relay = reads && this.#options.handover !== false;
     const { pageConnections, local } = this.#links;
     const setup = describeSetup(device, environment, { relay: relay && !local, dryRun, pageConnections, local });
     await channel.sendJson(FrameType.SETUP, setup);

@@ -351,6 +351,35 @@ test('uncertain: started at the source by order, the guest is given all that was
   expect(faultsOf(await lab.settle())).toEqual({});
 });
 
+test('the source is lost when the guest runs at the destination: it goes on, nothing comes twice, and what is not known is told', async () => {
+  await using lab = await open();
+  await lab.boot();
+  await lab.traffic(MIX);
+  await lab.flows(60);
+  let cut = (): void => undefined;
+  const { result, received } = await lab.migrate(1, {
+    between: (near, far) => {
+      cut = () => {
+        near.destroy();
+        far.destroy();
+      };
+      return [near, far];
+    },
+    source: {
+      onEvent: (event) => {
+        if (event.kind === 'phase' && event.phase === 'running') cut();
+      },
+    },
+  });
+  expect(result.handover).toBeNull();
+  expect(received.handover).toMatchObject({ source: null, destination: { complete: false } });
+  expect(received.handover!.unproven).toContainEqual(expect.stringMatching(/source was lost/));
+  await lab.flows(60);
+  const { flows, own, foreign } = await lab.settle();
+  expect({ own, foreign }).toEqual({ own: 0, foreign: 0 });
+  for (const flow of Object.values(flows)) expect(flow).toMatchObject({ duplicated: 0, reordered: 0, corrupted: 0 });
+});
+
 test('without a link nothing comes, before and after; with one again everything does', async () => {
   await using lab = await open();
   await lab.boot();

@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { EmulatedBackend } from '../../backend/emulated';
 import type { Tap } from '../../host/tap';
 import type { DestinationAccount } from './account';
+import { FlowOrder } from './flow-order';
 import { emptied, FrameQueue, mostOf } from './frame-queue';
 import { digest, GuestAddresses, streamKey } from './frame-sort';
 import { type CutSide, GroupRecord } from './group-record';
@@ -16,10 +17,15 @@ import type { TapCounters } from './tap-counters';
 /** How long a frame that reached the source's tap may take to this one: two hosts have more between them than two queues. Milliseconds. */
 const UNDER_WAY_MS = 100;
 
+/** A guest takes what it was given within this time, unless it is kept from running. */
+const TAKE_MS = 10;
+
 interface KeptFrame {
+  readonly pair: number;
   readonly frame: Uint8Array;
-  /** Null for unicast. */
   readonly stream: bigint | null;
+  /** Not for one of the guest's addresses: it may have reached the source's tap too. */
+  readonly group: boolean;
   readonly digest: bigint;
 }
 
@@ -29,8 +35,10 @@ export class DestinationIntake {
   readonly queues: readonly FrameQueue[];
   readonly counters: TapCounters;
   #addresses = new GuestAddresses([]);
-  /** By queue, in its order. */
-  readonly #kept: KeptFrame[][];
+  /** In the order of each queue, and of each flow over all of them. */
+  #kept: KeptFrame[] = [];
+  /** Null for a single queue, which has one order. */
+  readonly #flows: FlowOrder | null;
   readonly #before = new GroupRecord();
   readonly #after = new GroupRecord();
   readonly #late = new GroupRecord();
@@ -44,7 +52,7 @@ export class DestinationIntake {
   constructor(taps: readonly Tap[], header: number, counters: TapCounters) {
     this.counters = counters;
     this.queues = taps.map((tap) => new FrameQueue(tap, header));
-    this.#kept = taps.map(() => []);
+    this.#flows = taps.length > 1 ? new FlowOrder() : null;
     this.backend = new EmulatedBackend({
       taps,
       prepareTaps: true,
@@ -69,35 +77,39 @@ export class DestinationIntake {
     for (const [pair, queue] of this.queues.entries()) {
       while (!queue.drain());
       queue.most = 0;
-      queue.collect((arena, start, end) => this.#keep(pair, arena, start, end));
+      queue.collect((frame) => this.#keep(pair, frame));
     }
   }
 
-  #keep(pair: number, arena: Uint8Array, start: number, end: number): void {
-    const at = start + this.queues[pair]!.header;
+  #keep(pair: number, frame: Uint8Array): void {
+    const at = this.queues[pair]!.header;
     this.#account.read++;
-    const sort = this.#addresses.sort(arena, at);
+    const sort = this.#addresses.sort(frame, at);
     if (sort === 'own') {
       this.#account.own++;
       return;
     }
-    const stream = sort === 'group' ? streamKey(arena, at, end, this.queues.length) : null;
-    const frame = arena.slice(start, end);
-    this.#kept[pair]!.push({ frame, stream, digest: stream === null ? 0n : digest(arena, at, end) });
+    const stream = this.#stream(frame, at, sort === 'group');
+    const before = stream === null ? undefined : this.#flows?.moved(stream, pair);
+    if (before != null) while (!this.queues[before]!.drain());
+    const kept = { pair, frame, stream, group: sort === 'group' };
+    this.#kept.push({ ...kept, digest: kept.group ? digest(frame, at, frame.length) : 0n });
+  }
+
+  /** Of group frames, and with several queues of all. */
+  #stream(frame: Uint8Array, at: number, group: boolean): bigint | null {
+    return group || this.#flows !== null ? streamKey(frame, at, frame.length, this.queues.length) : null;
   }
 
   /** More of the guest's addresses have become known: what was kept is sorted anew. */
   setAddresses(addresses: readonly string[]): void {
     this.#addresses = new GuestAddresses(addresses);
-    for (const [pair, frames] of this.#kept.entries()) {
-      const at = this.queues[pair]!.header;
-      this.#kept[pair] = frames.flatMap((kept) => {
-        const sort = this.#addresses.sort(kept.frame, at);
-        if (sort === 'own') this.#account.own++;
-        if (sort === 'own') return [];
-        return sort === 'unicast' ? { ...kept, stream: null } : kept;
-      });
-    }
+    this.#kept = this.#kept.flatMap((kept) => {
+      const sort = this.#addresses.sort(kept.frame, this.queues[kept.pair]!.header);
+      if (sort === 'own') this.#account.own++;
+      if (sort === 'own') return [];
+      return sort === 'unicast' ? { ...kept, group: false } : kept;
+    });
   }
 
   /** The guest runs. */
@@ -108,7 +120,12 @@ export class DestinationIntake {
   /** A frame of the source's tap, for the guest. */
   receive(pair: number, frame: Uint8Array): void {
     this.#account.received++;
-    this.queues[pair]!.push(Uint8Array.from(frame));
+    this.#give(pair, Uint8Array.from(frame), this.#stream(frame, this.queues[pair]!.header, false));
+  }
+
+  #give(pair: number, frame: Uint8Array, stream: bigint | null): void {
+    const queue = stream === null || this.#flows === null ? pair : this.#flows.queueFor(stream, pair);
+    this.queues[queue]!.push(frame);
   }
 
   /** A frame that reached the source's tap, and perhaps this one. */
@@ -126,16 +143,22 @@ export class DestinationIntake {
     const positions = new Map<bigint, number>();
     let matched = 0;
     let kept = 0;
-    for (const [pair, queue] of this.queues.entries()) {
-      for (const { frame, stream } of this.#kept[pair]!) {
-        if (stream !== null && this.#isMatched(joins, positions, stream)) {
-          matched++;
-          continue;
-        }
-        queue.push(frame);
-        kept++;
+    for (const { pair, frame, stream, group } of this.#kept) {
+      if (group && this.#isMatched(joins, positions, stream!)) {
+        matched++;
+        continue;
       }
-      this.#kept[pair] = [];
+      this.#give(pair, frame, stream);
+      kept++;
+    }
+    this.#kept = [];
+    if (this.#flows !== null) {
+      // From here on each flow comes in the queue where its tap has it: only when the guest has taken what it got in another one.
+      for (const queue of this.queues) queue.hold();
+      await emptied(this.queues, this.backend);
+      await sleep(TAKE_MS);
+    }
+    for (const [pair, queue] of this.queues.entries()) {
       queue.passThrough((arena, at, end) => this.#sawExpected(pair, arena, at, end));
     }
     this.#expect(joins, positions);
@@ -167,13 +190,11 @@ export class DestinationIntake {
   /** By stream, over all queues: with several of them a stream is in one. */
   #joins(): Map<bigint, Join> {
     const kept = new Map<bigint, bigint[]>();
-    for (const frames of this.#kept) {
-      for (const { stream, digest: hash } of frames) {
-        if (stream === null) continue;
-        const list = kept.get(stream);
-        if (list === undefined) kept.set(stream, [hash]);
-        else list.push(hash);
-      }
+    for (const { stream, group, digest: hash } of this.#kept) {
+      if (!group) continue;
+      const list = kept.get(stream!);
+      if (list === undefined) kept.set(stream!, [hash]);
+      else list.push(hash);
     }
     const joins = new Map<bigint, Join>();
     for (const [stream, list] of kept) {
@@ -208,6 +229,11 @@ export class DestinationIntake {
     const position = positions.get(stream) ?? 0;
     positions.set(stream, position + 1);
     return joins.get(stream)!.isMatched(position);
+  }
+
+  /** Frames that the guest has not taken yet. */
+  get waiting(): number {
+    return this.queues.reduce((sum, { waiting }) => sum + waiting, 0);
   }
 
   /** Nothing of it reads the tap any more. The backend is closed by whoever has it. */

@@ -26,6 +26,8 @@ export class FrameQueue implements FrameInlet {
   #bytes = 0;
   #listener: FrameListener | null = null;
   #collecting = false;
+  /** Neither: frames stay in the tap's queue. */
+  #holding = false;
   /** On the tap; while it collects, or while somebody waits for frames. */
   #tapWatch: InletWatch | null = null;
   #callback: (() => void) | null = null;
@@ -51,6 +53,7 @@ export class FrameQueue implements FrameInlet {
   collect(listener: FrameListener): void {
     this.#listener = listener;
     this.#collecting = true;
+    this.#holding = false;
     this.#watch();
     this.drain();
   }
@@ -59,8 +62,16 @@ export class FrameQueue implements FrameInlet {
   passThrough(listener: FrameListener | null = null): void {
     this.#listener = listener;
     this.#collecting = false;
+    this.#holding = false;
     this.#watch();
     this.#announce();
+  }
+
+  /** The list alone: the tap is not read. */
+  hold(): void {
+    this.#collecting = false;
+    this.#holding = true;
+    this.#watch();
   }
 
   /** While it collects: reads what is there now. Answers whether the tap's queue was found empty. */
@@ -84,11 +95,20 @@ export class FrameQueue implements FrameInlet {
     if (count < max) this.#inOneGo = 0;
     if (count <= 0) return count;
     this.taken += count;
-    const listener = this.#listener;
-    if (listener !== null) {
-      for (let index = 0; index < count; index++) listener(arena, index * stride, index * stride + lengths[index]!);
-    }
+    if (this.#listener !== null) this.#tell(this.#listener, arena, stride, count, lengths);
     return count;
+  }
+
+  #tell(listener: FrameListener, arena: Uint8Array, stride: number, count: number, lengths: Int32Array): void {
+    if (!this.#collecting) {
+      for (let index = 0; index < count; index++) listener(arena, index * stride, index * stride + lengths[index]!);
+      return;
+    }
+    // Of their own: who listens may read another queue meanwhile, into the same arena.
+    const frames = Array.from({ length: count }, (_, index) =>
+      arena.slice(index * stride, index * stride + lengths[index]!),
+    );
+    for (const frame of frames) listener(frame, 0, frame.length);
   }
 
   /** Appends a frame of its own to the list. */
@@ -123,7 +143,7 @@ export class FrameQueue implements FrameInlet {
     const count =
       this.waiting > 0
         ? this.#readList(arena, stride, max, lengths)
-        : this.#collecting
+        : this.#collecting || this.#holding
           ? 0
           : this.#readTap(arena, stride, max, lengths);
     if (count > 0) this.firstReadAt ??= performance.now();
@@ -169,7 +189,7 @@ export class FrameQueue implements FrameInlet {
   }
 
   #watch(): void {
-    const wanted = this.#collecting ? this.#bytes <= MOST_BYTES : this.#callback !== null;
+    const wanted = this.#collecting ? this.#bytes <= MOST_BYTES : this.#callback !== null && !this.#holding;
     if (wanted === (this.#tapWatch !== null)) return;
     if (wanted) this.#tapWatch = watchTap(this.tap, () => (this.#collecting ? this.drain() : this.#callback?.()));
     else {

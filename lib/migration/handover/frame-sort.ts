@@ -4,7 +4,8 @@
  * tap that it no longer, or not yet, sends through.
  */
 import { createHash } from 'node:crypto';
-import { ETH_ALEN, ETH_HLEN, ETH_P_8021Q } from '../../constants/if-ether';
+import { ETH_ALEN, ETH_HLEN, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, VLAN_HLEN } from '../../constants/if-ether';
+import { IPPROTO_TCP, IPPROTO_UDP, IPV4_HLEN, IPV6_HLEN } from '../../constants/ip';
 import { ETHER_PAYLOAD, ETHER_SOURCE, etherType, formatMac, parseMac } from '../../net/ethernet';
 
 export type FrameSort = 'unicast' | 'group' | 'own';
@@ -65,15 +66,44 @@ export class GuestAddresses {
 
 /**
  * Within one stream frames keep their order at every tap: those of one source address and VLAN (IEEE 802.1Q clause 8.6.6). With several
- * queues a tap spreads a source's frames by flow, so addresses and ports count too.
+ * queues a tap spreads a source's frames by flow, so a stream is what no tap spreads: addresses, protocol and ports.
  */
 export function streamKey(bytes: Uint8Array, at: number, end: number, queues: number): bigint {
   const source = BigInt(addressNumber(bytes, at + ETHER_SOURCE));
-  const key = (source << 16n) | BigInt(vlanOf(bytes, at, end) ?? NO_VLAN);
+  const vlan = vlanOf(bytes, at, end);
+  const key = (source << 16n) | BigInt(vlan ?? NO_VLAN);
   if (queues === 1) return key;
-  const tagged = vlanOf(bytes, at, end) !== null ? 4 : 0;
-  // Addresses, EtherType, then what holds protocol, addresses and ports of IPv4 without options and of IPv6.
-  return BigInt.asUintN(64, digest(bytes, at, Math.min(end, at + ETH_HLEN + tagged + 44)) ^ key);
+  const payload = at + ETH_HLEN + (vlan === null ? 0 : VLAN_HLEN);
+  const hash = createHash('sha256').update(bytes.subarray(at, Math.min(end, payload)));
+  for (const [from, to] of flowFields(bytes, payload, end)) hash.update(bytes.subarray(from, to));
+  return hash.digest().readBigUInt64LE(0);
+}
+
+/** Where in a packet the flow is said; nothing for what is neither IPv4 nor IPv6. Fragments have no ports. */
+function flowFields(bytes: Uint8Array, ip: number, end: number): [number, number][] {
+  const type = (bytes[ip - 2]! << 8) | bytes[ip - 1]!;
+  if (type === ETH_P_IP && end - ip >= IPV4_HLEN) {
+    const ports = ip + (bytes[ip]! & 0xf) * 4;
+    const fragment = (((bytes[ip + 6]! << 8) | bytes[ip + 7]!) & 0x3fff) !== 0;
+    const fields: [number, number][] = [
+      [ip + 9, ip + 10],
+      [ip + 12, ip + 20],
+    ];
+    return fragment || !hasPorts(bytes[ip + 9]!) || ports + 4 > end ? fields : [...fields, [ports, ports + 4]];
+  }
+  if (type === ETH_P_IPV6 && end - ip >= IPV6_HLEN) {
+    const fields: [number, number][] = [
+      [ip + 6, ip + 7],
+      [ip + 8, ip + 40],
+    ];
+    const ports = ip + IPV6_HLEN;
+    return !hasPorts(bytes[ip + 6]!) || ports + 4 > end ? fields : [...fields, [ports, ports + 4]];
+  }
+  return [];
+}
+
+function hasPorts(protocol: number): boolean {
+  return protocol === IPPROTO_TCP || protocol === IPPROTO_UDP;
 }
 
 /** What a frame is told apart by: 64 bits of the SHA-256 of everything from its destination address on. */

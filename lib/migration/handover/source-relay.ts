@@ -144,6 +144,8 @@ export class SourceRelay {
       for (const frame of queue.takeAll()) this.#hand(pair, frame);
       queue.collect((arena, at, end) => this.#sort(pair, arena, at, end));
     }
+    // Ahead of the state: a destination that says it is ready knows what must not be given twice, whatever becomes of this side.
+    this.#flush();
   }
 
   #sort(pair: number, arena: Uint8Array, start: number, end: number): void {
@@ -217,6 +219,7 @@ export class SourceRelay {
 
   /** The destination runs. Resolves when everything for the guest has been sent; the tap is read on. */
   async finish(grace: Grace): Promise<SourceAccount> {
+    this.#drainAll();
     if (!this.#cut.every((cut) => cut)) {
       await Promise.race([
         new Promise<void>((resolve) => {
@@ -225,6 +228,8 @@ export class SourceRelay {
         sleep(MARKER_MS),
       ]);
     }
+    // It may have come while this process did not get to run.
+    this.#drainAll();
     if (this.#cutBy === null) {
       this.#cutBy = 'timeout';
       this.#cutOthers();
@@ -232,11 +237,15 @@ export class SourceRelay {
     this.#late = true;
     // A forward that ran beside the announcement may still put its frame behind it.
     if (!(await grace())) this.#weakGraces++;
-    for (const queue of this.#queues) while (!queue.drain());
+    this.#drainAll();
     this.#drained = true;
     this.#flush();
     this.#kept = [];
     return this.account;
+  }
+
+  #drainAll(): void {
+    for (const queue of this.#queues) while (!queue.drain());
   }
 
   get account(): SourceAccount {

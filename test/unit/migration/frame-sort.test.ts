@@ -81,8 +81,36 @@ describe('streams', () => {
   });
 
   test('with several queues the flow counts too', () => {
-    expect(key(BROADCAST, OTHER, [...IPV4, 5], 2)).not.toBe(key(BROADCAST, OTHER, [...IPV4, 6], 2));
-    expect(key(BROADCAST, OTHER, IPV4, 2)).toBe(key(BROADCAST, OTHER, IPV4, 2));
+    const udp = (id: number, port: number, fragment = 0): number[] => [
+      ...[0x08, 0x00, 0x45, 0, 0, 40, 0, id, fragment, 0, 64, 17, id, id, 10, 0, 0, 1, 10, 0, 0, 255],
+      ...[0, port, 0, 9, 0, 20, id, id, id],
+    ];
+    const one = key(BROADCAST, OTHER, udp(1, 7), 2);
+    expect(key(BROADCAST, OTHER, udp(2, 7), 2)).toBe(one);
+    expect(key(BROADCAST, OTHER, udp(1, 8), 2)).not.toBe(one);
+    expect(key(BROADCAST, '02:00:00:00:00:03', udp(1, 7), 2)).not.toBe(one);
+    // Of a fragment nobody knows the ports.
+    expect(key(BROADCAST, OTHER, udp(1, 7, 0x20), 2)).toBe(key(BROADCAST, OTHER, udp(1, 8, 0x20), 2));
+    const six = (port: number): number[] => [
+      0x86,
+      0xdd,
+      0x60,
+      0,
+      0,
+      0,
+      0,
+      8,
+      17,
+      64,
+      ...Array(32).fill(1),
+      0,
+      port,
+      0,
+      9,
+    ];
+    expect(key(BROADCAST, OTHER, six(1), 2)).not.toBe(key(BROADCAST, OTHER, six(2), 2));
+    // One queue has one order.
+    expect(key(BROADCAST, OTHER, udp(1, 7))).toBe(key(BROADCAST, OTHER, udp(1, 8)));
   });
 });
 
