@@ -85,6 +85,8 @@ async function receive(text: string, flags: Flags): Promise<void> {
     stop.release();
     await events?.close({ outcome, error: failure });
     if (taps !== null) await closeTaps(taps);
+    // A guest that arrives in this very moment must not go on where nobody can order it to.
+    if (outcome === 'cancelled') process.exit();
   }
 }
 

@@ -121,7 +121,7 @@ test('Ctrl-C cancels; the destination waits for the next one, which comes', asyn
   const there = await lab.receive('b', `unix:${lab.socket()}`);
   const report = lab.path('report.html');
   const events = lab.path('events.jsonl');
-  const slow = ['--max-bandwidth', '1', '--report', report, '--events', events];
+  const slow = ['--max-bandwidth', '0.2', '--report', report, '--events', events];
   const cancelled = lab.start(['migrate', lab.path('a'), there.address, ...slow]);
   await cancelled.says(/copying memory/);
   await sleep(300);
@@ -162,9 +162,9 @@ test('who watches goes away, by a second Ctrl-C or for good: the migration goes 
 
 test('Ctrl-C twice leaves the migration alone', async () => {
   const there = await lab.receive('b', `unix:${lab.socket()}`);
-  // A destination that stands still does not answer a cancel at once.
-  const watched = lab.start(['migrate', lab.path('a'), there.address, '--max-bandwidth', '2']);
+  const watched = lab.start(['migrate', lab.path('a'), there.address, '--max-bandwidth', '0.2']);
   await watched.says(/copying memory/);
+  // Then nobody answers the first one at once.
   source.kill('SIGSTOP');
   watched.kill('SIGINT');
   await watched.says(/cancelling/);
@@ -179,7 +179,7 @@ test('Ctrl-C twice leaves the migration alone', async () => {
 
 test('the process that owns the guest dies in the middle: nobody can say where the guest is', async () => {
   const there = await lab.receive('b', `unix:${lab.socket()}`);
-  const watched = lab.start(['migrate', lab.path('a'), there.address, '--max-bandwidth', '1']);
+  const watched = lab.start(['migrate', lab.path('a'), there.address, '--max-bandwidth', '0.2']);
   await watched.says(/copying memory/);
   source.kill('SIGKILL');
   expect(await watched.end()).toBe(3);
@@ -217,9 +217,20 @@ test('a control socket that cannot be: said before anything is received or run',
   await untouched();
 });
 
+test('a signal to a destination in the middle of a migration ends it; the guest goes on where it is', async () => {
+  const there = await lab.receive('b', `unix:${lab.socket()}`);
+  const watched = lab.start(['migrate', lab.path('a'), there.address, '--max-bandwidth', '0.2']);
+  await watched.says(/copying memory/);
+  there.process.kill('SIGTERM');
+  expect(await there.process.end()).toBe(0);
+  expect(there.process.stdout).toMatch(/ended by a signal\n$/);
+  expect(await watched.end()).toBe(1);
+  await untouched();
+});
+
 test('a signal to the source during a migration ends the migration and then the guest', async () => {
   const there = await lab.receive('b', `unix:${lab.socket()}`, {}, '--once');
-  const watched = lab.start(['migrate', lab.path('a'), there.address, '--max-bandwidth', '1']);
+  const watched = lab.start(['migrate', lab.path('a'), there.address, '--max-bandwidth', '0.2']);
   await watched.says(/copying memory/);
   await sleep(200);
   source.kill('SIGTERM');
