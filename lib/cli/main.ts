@@ -3,9 +3,15 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { VhostError } from '../errors';
+import { announceCommand } from './announce';
 import { demoCommand } from './demo';
+import { dirtyRateCommand } from './dirty-rate';
 import { doctorCommand } from './doctor';
 import { inspectCommand } from './inspect';
+import { migrateCommand } from './migrate';
+import { receiveCommand } from './receive';
+import { resolveCommand } from './resolve';
+import { runCommand } from './run';
 import { vmCommand } from './vm';
 
 function version(): string {
@@ -20,14 +26,26 @@ const program = new Command('vhost-net')
   .addCommand(doctorCommand())
   .addCommand(vmCommand())
   .addCommand(demoCommand())
-  .addCommand(inspectCommand());
+  .addCommand(inspectCommand())
+  .addCommand(runCommand())
+  .addCommand(receiveCommand())
+  .addCommand(migrateCommand())
+  .addCommand(resolveCommand())
+  .addCommand(announceCommand())
+  .addCommand(dirtyRateCommand());
 
 program.parseAsync().catch((error: unknown) => {
   // A known failure is one line with its hint; anything else is a defect and shows where it came from.
   process.stderr.write(
-    error instanceof VhostError
+    error instanceof VhostError || isSystemError(error)
       ? `vhost-net: ${error.message}\n`
       : `${error instanceof Error ? error.stack : String(error)}\n`,
   );
-  process.exitCode = 1;
+  // A command may know better how it ended.
+  process.exitCode ||= 1;
 });
+
+/** Such as a file that cannot be opened. */
+function isSystemError(error: unknown): error is NodeJS.ErrnoException {
+  return error instanceof Error && typeof (error as NodeJS.ErrnoException).syscall === 'string';
+}

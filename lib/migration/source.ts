@@ -7,6 +7,7 @@ import type { VirtioNetDevice } from '../device/virtio-net-device';
 import { invalidArgument, VhostError } from '../errors';
 import { parseAddress } from './address';
 import { Channel, MOST_PAGE_CONNECTIONS } from './channel';
+import type { SourceState } from './commit/source-machine';
 import type { Difference } from './messages';
 import type { MigratableGuest, MigrationOptions, MigrationResult } from './options';
 import type { MigrationRecord } from './record';
@@ -74,6 +75,11 @@ export class MigrationSource {
   async resolve(where: 'here' | 'there'): Promise<void> {
     if (this.#run === null) throw new VhostError('VHOST_ERR_STATE', 'nothing was migrated');
     await this.#run.resolve(where);
+  }
+
+  /** How far it has come, or how it ended; null before both sides have spoken. */
+  get state(): SourceState | null {
+    return this.#run?.state ?? null;
   }
 
   /** All that is known of the migration, when it is over; null before both sides have spoken. */

@@ -1,0 +1,100 @@
+/** What a person is told of a migration when it is over, and of what two sides do not have in common. */
+import type { ControlOutcome, MigrationAnswer } from '../migration/control-protocol';
+import type { HandoverAccount } from '../migration/handover/account';
+import type { Difference } from '../migration/messages';
+import type { MigrationResult } from '../migration/options';
+import { printable } from '../report/html';
+import { bytes, count, duration, plural } from '../report/units';
+import { doubts } from '../report/verdict';
+import { columns } from './columns';
+
+const LONGEST_CELL = 60;
+const SEVERITIES = ['fatal', 'degraded', 'fine'];
+
+// No-break spaces are for pages, not for terminals.
+const plain = (text: string): string => text.replaceAll('\u00a0', ' ');
+const cell = (text: string): string => printable(text, LONGEST_CELL);
+
+/** As a table, the worst first. */
+export function differencesText(differences: readonly Difference[]): string {
+  if (differences.length === 0) return 'both sides have everything in common';
+  const rank = ({ severity }: Difference): number => SEVERITIES.indexOf(severity);
+  const rows = [...differences]
+    .sort((one, other) => rank(one) - rank(other))
+    .map(({ severity, what, source, destination }) => [severity, what, source, destination].map(cell));
+  return columns([['', 'what', 'source', 'destination'], ...rows]).join('\n');
+}
+
+/** Both sides' account of the frames, and what it does not prove. */
+export function accountText(account: HandoverAccount): string {
+  const { source, destination: d } = account;
+  const rows: [string, string][] = [];
+  if (source !== null) {
+    const { read, sent, own, groupAfterCut, markers, late } = source;
+    rows.push([
+      'frames there',
+      `${count(read)} read from the source's tap: ${figures({ sent, own, groupAfterCut, markers, late })}`,
+    ]);
+  }
+  const { discarded, own, matched, kept, received } = d;
+  rows.push([
+    'frames here',
+    `${count(d.read)} read from the destination's tap: ${figures({ own, matched, kept })}; ${figures({ received, discarded })}`,
+  ]);
+  const reasons = doubts(account);
+  if (reasons.length === 0) rows.push(['proven', 'no frame was lost, doubled or reordered by the hand-over']);
+  for (const reason of reasons) rows.push(['not proven', cell(reason)]);
+  return columns(rows).join('\n');
+}
+
+function figures(parts: Record<string, number>): string {
+  return Object.entries(parts)
+    .map(([name, value]) => `${NAMES[name] ?? name} ${count(value)}`)
+    .join(', ');
+}
+
+const NAMES: Readonly<Record<string, string>> = {
+  own: "the guest's own",
+  groupAfterCut: 'group frames after the cut',
+  markers: 'announcements',
+  matched: 'seen at both',
+  received: 'came from the source',
+};
+
+/** Of a migration that went well. */
+export function resultText({
+  rounds,
+  totalMs,
+  downtimeMs,
+  downtimeParts,
+  bytes: sent,
+  handover,
+  audit,
+}: MigrationResult): string {
+  const parts = Object.entries(downtimeParts).map(([name, ms]) => `${name} ${duration(ms)}`);
+  const pages = rounds.reduce((sum, round) => sum + round.pages, 0);
+  const rows = [
+    ['migration', `${duration(totalMs)}, ${plural(rounds.length, 'round')}, ${plural(pages, 'page')}, ${bytes(sent)}`],
+    ['downtime', `${duration(downtimeMs)} (${parts.join(', ')})`],
+    ['pages', audit === null ? 'not compared' : `${count(audit.total)} compared, ${count(audit.differing)} differ`],
+  ];
+  const frames = handover === null ? 'frames were not handed over' : accountText(handover);
+  return plain([...columns(rows), frames].join('\n'));
+}
+
+const OUTCOMES: Readonly<Record<ControlOutcome, string>> = {
+  completed: 'the guest runs at the destination',
+  failed: 'the migration failed, the guest runs where it was',
+  cancelled: 'the migration was cancelled, the guest runs where it was',
+  uncertain: 'UNCERTAIN: the guest may run at the destination',
+  returned: 'the destination could not start the guest: it runs nowhere',
+  stranded: 'the guest could not go on: it runs nowhere',
+};
+
+export function answerText({ outcome, error, result }: MigrationAnswer): string {
+  const lines = [OUTCOMES[outcome]];
+  if (error !== null) lines.push(`${error.code}: ${printable(error.message, 2000)}`);
+  if (error !== null && error.hint !== null) lines.push(printable(error.hint, 2000));
+  if (result !== null) lines.push('', resultText(result));
+  return lines.join('\n');
+}
