@@ -6,6 +6,7 @@ import { VhostError } from '../errors';
 import { demoCommand } from './demo';
 import { doctorCommand } from './doctor';
 import { inspectCommand } from './inspect';
+import { inspectStreamCommand } from './inspect-stream';
 import { vmCommand } from './vm';
 
 function version(): string {
@@ -20,7 +21,8 @@ const program = new Command('vhost-net')
   .addCommand(doctorCommand())
   .addCommand(vmCommand())
   .addCommand(demoCommand())
-  .addCommand(inspectCommand());
+  .addCommand(inspectCommand())
+  .addCommand(inspectStreamCommand());
 
 program.parseAsync().catch((error: unknown) => {
   // A known failure is one line with its hint; anything else is a defect and shows where it came from.
