@@ -1,5 +1,6 @@
 /** What a recorded stream says, frame by frame in a line each, and in sum. */
 
+import { PAGE_SIZE } from '../memory/address';
 import { native } from '../native';
 import { FRAME_HEADER_SIZE, FrameType } from './frame';
 import { decodeFrames } from './handover/frame-batch';

@@ -97,17 +97,16 @@ export async function* streamFrames(chunks: AsyncIterable<Uint8Array>): AsyncGen
     if (flags !== 0) errors.push(`flags are 0x${flags.toString(16)}, not 0`);
     if (sequence !== expected) errors.push(`number ${sequence}, ${expected} was due`);
     const checksum = verdict(type, header, payload, type === FrameType.HELLO ? 0 : seed);
-    if (checksum === 'bad') errors.push('the checksum is another');
-    yield { offset, type, name: frameName(type), sequence, length, checksum, payload, errors };
-    if (
-      checksum === 'bad' &&
-      window.bytes.indexOf(MAGIC, 4) >= 0 &&
-      !beginsAt(window.bytes, FRAME_HEADER_SIZE + length)
-    ) {
-      // Its length may be what is wrong: the next frame begins where the next magic is.
-      yield await skip(window, 'no frame follows the bad one');
-      continue;
+    if (checksum === 'bad') {
+      await window.fill(FRAME_HEADER_SIZE + length + MAGIC.length);
+      if (!beginsAt(window.bytes, FRAME_HEADER_SIZE + length)) {
+        // Its length may be what is wrong: the next frame begins where the next magic is.
+        yield await skip(window, `${frameName(type)} with another checksum, and no frame behind it`);
+        continue;
+      }
+      errors.push('the checksum is another');
     }
+    yield { offset, type, name: frameName(type), sequence, length, checksum, payload, errors };
     if (type === FrameType.HELLO && checksum === 'ok') seed = seedIn(payload);
     expected = (sequence + 1) >>> 0;
     window.drop(FRAME_HEADER_SIZE + length);
@@ -115,7 +114,7 @@ export async function* streamFrames(chunks: AsyncIterable<Uint8Array>): AsyncGen
 }
 
 function beginsAt(bytes: Buffer, at: number): boolean {
-  return bytes.length < at + 4 || bytes.readUInt32LE(at) === STREAM_MAGIC;
+  return bytes.length < at + MAGIC.length || bytes.readUInt32LE(at) === STREAM_MAGIC;
 }
 
 /** To the next magic, or the end. */
