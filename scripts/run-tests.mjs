@@ -29,6 +29,7 @@ const PARTS = {
       'property',
       'addon',
       'migration',
+      'hostile',
       'cli-migration',
       'reliability',
       'conformance',

@@ -8,6 +8,7 @@ import { demoCommand } from './demo';
 import { dirtyRateCommand } from './dirty-rate';
 import { doctorCommand } from './doctor';
 import { inspectCommand } from './inspect';
+import { inspectStreamCommand } from './inspect-stream';
 import { migrateCommand } from './migrate';
 import { receiveCommand } from './receive';
 import { resolveCommand } from './resolve';
@@ -32,7 +33,8 @@ const program = new Command('vhost-net')
   .addCommand(migrateCommand())
   .addCommand(resolveCommand())
   .addCommand(announceCommand())
-  .addCommand(dirtyRateCommand());
+  .addCommand(dirtyRateCommand())
+  .addCommand(inspectStreamCommand());
 
 program.parseAsync().catch((error: unknown) => {
   // A known failure is one line with its hint; anything else is a defect and shows where it came from.

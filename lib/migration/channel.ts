@@ -17,6 +17,7 @@ import {
   streamSeed,
   verifyFrame,
 } from './frame';
+import { isObject } from './json';
 
 export interface Frame {
   readonly type: FrameType;
@@ -32,6 +33,8 @@ export interface ChannelOptions {
   signal?: AbortSignal;
   /** HELLO was exchanged before: checksums begin with this, and frames are counted from 1. */
   seed?: number;
+  /** Hears of all bytes that are sent, in their order. */
+  onSent?: ((bytes: Uint8Array) => void) | undefined;
 }
 
 /** What a connection of a migration is for. */
@@ -63,6 +66,7 @@ export class Channel {
   readonly #stream: Duplex;
   readonly #timeoutMs: number;
   #signal: AbortSignal | undefined;
+  readonly #onSent: ((bytes: Uint8Array) => void) | undefined;
   #sendSequence = 0;
   #receiveSequence = 0;
   #seed = 0;
@@ -94,6 +98,7 @@ export class Channel {
     this.#stream = stream;
     this.#timeoutMs = options.timeoutMs ?? 30_000;
     this.#signal = options.signal;
+    this.#onSent = options.onSent;
     if (options.seed !== undefined) {
       this.#seed = options.seed;
       this.#sendSequence = 1;
@@ -137,7 +142,7 @@ export class Channel {
   /** The destination's side of the greeting. */
   async answer(): Promise<HelloMessage> {
     const hello = await this.#receiveHello();
-    if (!/^[0-9a-f]{32}$/.test(hello.identity)) {
+    if (typeof hello.identity !== 'string' || !/^[0-9a-f]{32}$/.test(hello.identity)) {
       throw new ProtocolError('HELLO has no stream identity', FRAME_HEADER_SIZE, '32 hexadecimal digits');
     }
     await this.#sendHello('', hello.channel, hello.index);
@@ -159,7 +164,9 @@ export class Channel {
   }
 
   async #receiveHello(): Promise<HelloMessage> {
-    const hello = this.parseJson<HelloMessage>(await this.#receiveFirst());
+    const value = this.parseJson<unknown>(await this.#receiveFirst());
+    if (!isObject(value)) throw new ProtocolError('HELLO', FRAME_HEADER_SIZE, 'a JSON object');
+    const hello = value as unknown as HelloMessage;
     if (!(hello.version >= STREAM_MIN_VERSION && hello.minVersion <= STREAM_VERSION)) {
       throw new ProtocolError(
         `HELLO speaks versions ${hello.minVersion} to ${hello.version}`,
@@ -269,6 +276,8 @@ export class Channel {
     this.#stream.write(header);
     if (payload.byteLength > 0) this.#stream.write(payload);
     this.#stream.uncork();
+    this.#onSent?.(header);
+    this.#onSent?.(payload);
   }
 
   /** The next frame, which must be of one of `types`; CANCEL and ERROR of the peer become errors here, whatever was expected. */
@@ -386,6 +395,8 @@ export class Channel {
     if (this.#peerEnded || this.#stream.destroyed || !this.#stream.writable) return;
     const payload = Buffer.from(JSON.stringify({ reason }));
     const header = encodeFrameHeader(type, this.#sendSequence++, payload, this.#seed);
+    this.#onSent?.(header);
+    this.#onSent?.(payload);
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, 1000);
       this.#stream.write(Buffer.concat([header, payload]), () => {

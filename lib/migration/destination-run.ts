@@ -23,18 +23,17 @@ import type {
   AuditResult,
   LayoutMessage,
   OpenedMessage,
-  RoundEndMessage,
   RunningMessage,
   SetupAckMessage,
   SetupMessage,
-  StateMessage,
 } from './messages';
 import { elapsed, type MigrationOptions, type MigrationPhase } from './options';
 import type { PageConnection } from './page-connection';
 import { PageReceiver } from './page-receiver';
 import { type PassedMachine, receiveMachine } from './passed-descriptors';
 import { compareSides } from './preflight';
-import { validateAddresses, validateLayout, validateSetup, validateVlans } from './setup';
+import { readRoundEnd, readState, receiveAudit } from './read-messages';
+import { validateLayout, validateSetup } from './setup';
 
 const DEAD_AFTER_MS = 10_000;
 
@@ -84,6 +83,9 @@ export class DestinationRun<Guest extends { resume(): void }> {
     this.#links = links;
     await this.#try(async () => {
       const hello = greeted ?? (await this.#channel.answer());
+      if (hello.channel !== 'control') {
+        throw new ProtocolError(`HELLO is for channel ${hello.channel}`, FRAME_HEADER_SIZE, 'control');
+      }
       this.#attempt = hello.identity;
       this.#channel.keepAlive(this.#options.deadAfterMs ?? DEAD_AFTER_MS);
       await this.#on({ kind: 'connect', attempt: hello.identity });
@@ -188,7 +190,7 @@ export class DestinationRun<Guest extends { resume(): void }> {
       else if (frame.type === FrameType.LAYOUT) await this.#relayout(frame, memory, receiver);
       else if (frame.type === FrameType.OPEN) await this.#open(frame, memory);
       else {
-        const end = this.#channel.parseJson<RoundEndMessage>(frame);
+        const end = readRoundEnd(this.#channel, frame);
         await receiver.endRound(end, frame.offset + FRAME_HEADER_SIZE);
         if (end.final) return;
         await this.#channel.sendJson(FrameType.ROUND_ACK, end);
@@ -220,11 +222,10 @@ export class DestinationRun<Guest extends { resume(): void }> {
     this.#phase('switchover');
     const memory = this.#memory!;
     const frame = await this.#channel.receive([FrameType.STATE]);
-    const state = this.#channel.parseJson<StateMessage>(frame);
-    const at = frame.offset + FRAME_HEADER_SIZE;
+    const state = readState(this.#channel, frame);
     this.#announcements = {
-      macs: validateAddresses(state.addresses, at),
-      vlans: validateVlans(state.vlans, at),
+      macs: state.addresses,
+      vlans: state.vlans,
       nonce: this.#takeover?.nonce ?? null,
     };
     this.#takeover?.intake.setAddresses(this.#announcements.macs);
@@ -316,8 +317,7 @@ export class DestinationRun<Guest extends { resume(): void }> {
 
   async #finish(): Promise<AuditResult | null> {
     if (this.#hashes !== null) await sendHashes(this.#channel, this.#hashes);
-    const end = await this.#channel.receiveJson<{ audit: AuditResult | null }>(FrameType.END);
-    return end.audit;
+    return receiveAudit(this.#channel, FrameType.END);
   }
 
   #further(): DestinationLinks {

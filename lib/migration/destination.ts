@@ -13,6 +13,7 @@ import { DestinationRun } from './destination-run';
 import type { HandoverAccount } from './handover/account';
 import type { AuditResult, Difference, SetupMessage } from './messages';
 import type { MigrationOptions } from './options';
+import { StreamRecording } from './record-stream';
 
 /** What the owner of a destination provides: it alone knows taps, backends and guests. */
 export interface DestinationHost<Guest extends { resume(): void }> {
@@ -54,6 +55,8 @@ export interface ReceivedMigration<Guest> {
 export class MigrationDestination<Guest extends { resume(): void }> {
   readonly #host: DestinationHost<Guest>;
   readonly #options: MigrationOptions;
+  /** Of the option `record`, why the recording is not whole. */
+  recordFailure: Error | null = null;
 
   constructor(host: DestinationHost<Guest>, options: MigrationOptions = {}) {
     this.#host = host;
@@ -66,14 +69,18 @@ export class MigrationDestination<Guest extends { resume(): void }> {
    */
   async receive(stream: Duplex): Promise<ReceivedMigration<Guest>> {
     const { timeoutMs, signal } = this.#options;
+    const recording = this.#options.record === undefined ? null : new StreamRecording(this.#options.record);
     const channel = new Channel(stream, {
       ...(timeoutMs === undefined ? {} : { timeoutMs }),
       ...(signal === undefined ? {} : { signal }),
+      onSent: recording?.write,
     });
     try {
       return await new DestinationRun(this.#host, channel, this.#options).receive();
     } finally {
       channel.close();
+      await recording?.close();
+      this.recordFailure = recording?.failure ?? null;
     }
   }
 }

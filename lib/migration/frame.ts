@@ -62,9 +62,12 @@ export function streamSeed(identity: Uint8Array): number {
   return crc32(identity);
 }
 
-function checksumOf(type: FrameType, header: Uint8Array, payload: Uint8Array, seed: number): number {
+/** Over header bytes 0 to 15 and what it covers of the payload. */
+export function checksumOf(type: number, header: Uint8Array, payload: Uint8Array, seed: number): number {
   const covered = type === FrameType.PAGES ? payload.subarray(0, pagesHeadLength(payload)) : payload;
-  return crc32(covered, crc32(header.subarray(0, FRAME_HEADER_SIZE - 4), seed));
+  const begun = crc32(header.subarray(0, FRAME_HEADER_SIZE - 4), seed);
+  // zlib takes bytes without an address for the wish to begin anew, and answers 0; an empty array has one or not.
+  return covered.byteLength === 0 ? begun : crc32(covered, begun);
 }
 
 /** The header of a frame; its checksum is computed over what is given here, so the payload must not change afterwards. */

@@ -88,6 +88,11 @@ export interface MigrationOptions extends AnnounceOptions, ConvergenceOptions {
   handover?: boolean;
   /** A peer of which nothing was heard for so long is taken for gone. Milliseconds, default 10,000. */
   deadAfterMs?: number;
+  /**
+   * A file that gets every byte this side sends over the control connection, for `vhost-net inspect-stream`: guest memory is in it. Page
+   * connections whose bytes go through JavaScript (TLS, compression) go to PATH.1 and so on.
+   */
+  record?: string;
   /** Steps named `migration:final-sync` and `migration:last-page` can be left out, to show that the audit would find it. */
   faults?: FaultPlan;
 }

@@ -1,5 +1,6 @@
 /** What carries pages: the control channel, a page connection through its stream, or one through its descriptor. */
 import { ProtocolError } from '../errors';
+import { isObject } from './json';
 import type { PageCounts, PageStore } from './page-store';
 
 /** What was moved, frames counted whole. */
@@ -33,7 +34,8 @@ export interface PagesEndMessage {
 }
 
 /** Throws ProtocolError with `offset` unless it ends that round after so many pages. */
-export function checkPagesEnd(end: PagesEndMessage, round: number, pages: number, offset: number): void {
+export function checkPagesEnd(value: unknown, round: number, pages: number, offset: number): void {
+  const end: Partial<PagesEndMessage> = isObject(value) ? value : {};
   if (end.round === round && end.pages === pages) return;
   throw new ProtocolError(
     `PAGES_END of round ${end.round} with ${end.pages} pages`,

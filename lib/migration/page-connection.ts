@@ -20,6 +20,7 @@ import { pagesViolation } from './page-frame';
 import type { PageStore } from './page-store';
 import { onPool } from './pool-share';
 import { Readiness, untilReady } from './readiness';
+import type { StreamRecording } from './record-stream';
 
 /** A connection after both have said HELLO on it. */
 export interface PageConnectionParts {
@@ -28,6 +29,8 @@ export interface PageConnectionParts {
   fd: FdHandle | null;
   /** Of the stream's checksums: streamSeed of the identity. */
   seed: number;
+  /** Gets what goes through the stream. */
+  recording?: StreamRecording | null;
 }
 
 export interface PageConnectionOptions {
@@ -55,13 +58,14 @@ class StreamPages extends ChannelPages implements PageConnection {
   readonly #parts: PageConnectionParts;
 
   constructor(parts: PageConnectionParts, { compression, ...options }: PageConnectionOptions) {
-    super(new Channel(parts.stream, { ...options, seed: parts.seed }), compression);
+    super(new Channel(parts.stream, { ...options, seed: parts.seed, onSent: parts.recording?.write }), compression);
     this.#parts = parts;
   }
 
   close(): void {
     if (this.#parts.fd !== null) native().fdClose(this.#parts.fd);
     this.#parts.stream.destroy();
+    void this.#parts.recording?.close();
   }
 }
 

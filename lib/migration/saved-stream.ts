@@ -15,18 +15,18 @@ import { dataRanges } from '../memory/data-ranges';
 import type { GuestMemory } from '../memory/guest-memory';
 import { PageBitmap } from '../memory/page-bitmap';
 import { encodeHashes, hashPages } from '../observe/page-audit';
-import type { Channel, Frame } from './channel';
+import type { Channel } from './channel';
 import type { DestinationHost } from './destination';
 import { describeSide, type SideEnvironment } from './environment';
 import { FRAME_HEADER_SIZE, FrameType } from './frame';
-import { isObject, type Json } from './json';
 import type { AuditResult, Difference, RoundEndMessage, SetupMessage, StateMessage } from './messages';
 import type { MigratableGuest } from './options';
 import { ControlPages } from './page-channel';
 import { PageReceiver } from './page-receiver';
 import { PageSender } from './page-sender';
 import { compareSides } from './preflight';
-import { describeSetup, validateAddresses, validateSetup, validateVlans } from './setup';
+import { readObject, readRoundEnd, readState } from './read-messages';
+import { describeSetup, validateSetup } from './setup';
 
 interface SavedEndMessage {
   audit: AuditResult | null;
@@ -87,7 +87,7 @@ export async function readSaved(channel: Channel, host: MemoryHost, length: numb
     throwIfFatal([...(await differencesFrom(setup, backend)), ...((await host.compare?.(setup)) ?? [])]);
     memory = host.createMemory(setup);
     const pages = await readPages(channel, memory);
-    const state = await readState(channel);
+    const state = readState(channel, await channel.receive([FrameType.STATE]));
     await readEnd(channel, memory, length);
     return { memory, backend, state, pages };
   } catch (error) {
@@ -110,17 +110,10 @@ function throwIfFatal(differences: Difference[]): void {
   throw new VhostError('VHOST_ERR_INCOMPATIBLE', `the saved device cannot be run here: ${list.join('; ')}`);
 }
 
-async function readState(channel: Channel): Promise<StateMessage> {
-  const frame = await channel.receive([FrameType.STATE]);
-  const state = objectOf(channel, frame) as unknown as StateMessage;
-  const at = frame.offset + FRAME_HEADER_SIZE;
-  return { ...state, addresses: validateAddresses(state.addresses, at), vlans: validateVlans(state.vlans, at) };
-}
-
 /** The last frame, of a file that ends with it, about the memory that was built. */
 async function readEnd(channel: Channel, memory: GuestMemory, length: number): Promise<void> {
   const frame = await channel.receive([FrameType.END]);
-  const end = objectOf(channel, frame) as unknown as Partial<SavedEndMessage>;
+  const end = readObject(channel, frame) as unknown as Partial<SavedEndMessage>;
   const at = frame.offset + FRAME_HEADER_SIZE;
   const after = at + frame.payload.length;
   if (after !== length) throw new ProtocolError(`${length - after} bytes after END`, after, 'the end of the file');
@@ -140,18 +133,12 @@ async function readPages(channel: Channel, memory: GuestMemory): Promise<number>
         continue;
       }
       const at = frame.offset + FRAME_HEADER_SIZE;
-      const end = objectOf(channel, frame) as unknown as RoundEndMessage;
+      const end = readRoundEnd(channel, frame);
       await receiver.endRound(end, at);
-      if (end.final === true) return receiver.moved.pages;
+      if (end.final) return receiver.moved.pages;
       throw new ProtocolError('ROUND_END of a round that is not the last', at, 'one round');
     }
   } finally {
     receiver.close();
   }
-}
-
-function objectOf(channel: Channel, frame: Frame): Json {
-  const value = channel.parseJson<unknown>(frame);
-  if (isObject(value)) return value;
-  throw new ProtocolError('a message that is no object', frame.offset + FRAME_HEADER_SIZE, 'a JSON object');
 }

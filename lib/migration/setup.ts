@@ -2,6 +2,7 @@
 import type { VirtioNetDevice } from '../device/virtio-net-device';
 import { ProtocolError } from '../errors';
 import { VLANS } from '../net/receive-filter';
+import { MOST_PAGE_CONNECTIONS } from './channel';
 import { readEnvironment, type SideEnvironment } from './environment';
 import { isObject } from './json';
 import type { LayoutMessage, SetupMessage } from './messages';
@@ -52,6 +53,10 @@ export function validateSetup(value: unknown, offset: number): SetupMessage {
   if (typeof setup.features !== 'string' || !/^0x[0-9a-f]{1,32}$/.test(setup.features)) {
     refuse(`features is ${JSON.stringify(setup.features)}`, 'a hexadecimal string of up to 128 bits');
   }
+  const { pageConnections = 0 } = setup;
+  if (size(pageConnections, 'pageConnections') > MOST_PAGE_CONNECTIONS) {
+    refuse(`pageConnections is ${pageConnections}`, `0 to ${MOST_PAGE_CONNECTIONS}`);
+  }
   return {
     regions,
     features: setup.features as string,
@@ -60,7 +65,7 @@ export function validateSetup(value: unknown, offset: number): SetupMessage {
     mtu: size(setup.mtu, 'mtu'),
     environment: readEnvironment(setup.environment),
     relay: setup.relay === true,
-    pageConnections: size(setup.pageConnections, 'pageConnections'),
+    pageConnections: pageConnections as number,
     local: setup.local === true,
     dryRun: setup.dryRun === true,
   };

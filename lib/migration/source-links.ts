@@ -5,11 +5,14 @@ import type { Connection } from './connection';
 import { streamSeed } from './frame';
 import type { PageCompression } from './page-compression';
 import { type PageConnection, pageConnection } from './page-connection';
+import { StreamRecording } from './record-stream';
 
 export interface LinkOptions {
   timeoutMs?: number | undefined;
   signal?: AbortSignal | undefined;
   compression?: PageCompression | undefined;
+  /** Page connections that go through a stream are recorded in this with a dot and their number. */
+  record?: string | undefined;
 }
 
 /** Makes one more connection to where the control connection goes. */
@@ -19,15 +22,32 @@ function channelOptions({ timeoutMs, signal }: LinkOptions): { timeoutMs?: numbe
   return { ...(timeoutMs === undefined ? {} : { timeoutMs }), ...(signal === undefined ? {} : { signal }) };
 }
 
-async function greeted(dial: Dial, identity: Uint8Array, kind: ConnectionKind, index: number, options: LinkOptions) {
-  const connection = await dial();
+async function greet(
+  connection: Connection,
+  identity: Uint8Array,
+  kind: ConnectionKind,
+  index: number,
+  options: LinkOptions,
+  recording: StreamRecording | null = null,
+): Promise<void> {
   try {
-    await new Channel(connection.stream, channelOptions(options)).greet(identity, kind, index, options.compression);
-    return connection;
+    const channel = new Channel(connection.stream, { ...channelOptions(options), onSent: recording?.write });
+    await channel.greet(identity, kind, index, options.compression);
   } catch (error) {
     connection.close();
+    await recording?.close();
     throw error;
   }
+}
+
+/** TLS has no descriptor; compressed pages go through JavaScript. */
+function isDirect(connection: Connection, { compression = 'none' }: LinkOptions): boolean {
+  return connection.fd !== null && compression === 'none';
+}
+
+function recordingOf(connection: Connection, index: number, options: LinkOptions): StreamRecording | null {
+  const { record } = options;
+  return record === undefined || isDirect(connection, options) ? null : new StreamRecording(`${record}.${index}`);
 }
 
 /** `count` page connections of the migration with that identity; none stays open when one fails. */
@@ -40,8 +60,10 @@ export async function openPageConnections(
   const opened: PageConnection[] = [];
   try {
     for (let index = 1; index <= count; index++) {
-      const connection = await greeted(dial, identity, 'pages', index, options);
-      opened.push(asPages(connection, streamSeed(identity), options));
+      const connection = await dial();
+      const recording = recordingOf(connection, index, options);
+      await greet(connection, identity, 'pages', index, options, recording);
+      opened.push(asPages(connection, streamSeed(identity), options, recording));
     }
     return opened;
   } catch (error) {
@@ -51,17 +73,21 @@ export async function openPageConnections(
 }
 
 /** A greeted connection, from either side. */
-export function asPages(connection: Connection, seed: number, options: LinkOptions): PageConnection {
+export function asPages(
+  connection: Connection,
+  seed: number,
+  options: LinkOptions,
+  recording: StreamRecording | null = null,
+): PageConnection {
   const { compression = 'none' } = options;
   const { stream } = connection;
-  // TLS has none; compressed pages go through JavaScript.
-  const direct = connection.fd !== null && compression === 'none';
-  const fd = direct ? connection.takeFd() : null;
-  return pageConnection({ stream, fd, seed }, { ...channelOptions(options), compression });
+  const fd = isDirect(connection, options) ? connection.takeFd() : null;
+  return pageConnection({ stream, fd, seed, recording }, { ...channelOptions(options), compression });
 }
 
 /** A connection for descriptors, whose owner closes it. */
 export async function openDescriptors(dial: Dial, identity: Uint8Array, options: LinkOptions): Promise<FdHandle> {
-  const connection = await greeted(dial, identity, 'descriptors', 0, options);
+  const connection = await dial();
+  await greet(connection, identity, 'descriptors', 0, options);
   return connection.takeFd();
 }

@@ -13,22 +13,12 @@ import { hashPages } from '../observe/page-audit';
 import { compareHashes, receiveHashes } from './audit';
 import type { Channel } from './channel';
 import { type SourceAction, type SourceEvent, type SourceLocalKind, SourceMachine } from './commit/source-machine';
-import { describeSide, readEnvironment } from './environment';
+import { describeSide } from './environment';
 import { FrameType } from './frame';
 import { compareAccounts, type DestinationAccount, type HandoverAccount } from './handover/account';
 import { type Grace, gracePeriods } from './handover/grace';
 import { type RelaySink, SourceRelay } from './handover/source-relay';
-import type {
-  AuditResult,
-  Difference,
-  DrainedMessage,
-  OpenedMessage,
-  OpenMessage,
-  RunningMessage,
-  SettledMessage,
-  SetupAckMessage,
-  StateMessage,
-} from './messages';
+import type { AuditResult, Difference, DrainedMessage, OpenMessage, RunningMessage, StateMessage } from './messages';
 import {
   type DowntimeParts,
   elapsed,
@@ -43,6 +33,7 @@ import type { PageConnection } from './page-connection';
 import { PageSender } from './page-sender';
 import { passMachine } from './passed-descriptors';
 import { Precopy } from './precopy';
+import { receiveDestinationAccount, receiveNonce, receiveSetupAck } from './read-messages';
 import type { MigrationOutcome, MigrationRecord } from './record';
 import { Recorder } from './recorder';
 import { describeSetup } from './setup';
@@ -140,8 +131,8 @@ export class SourceRun {
   async #openPageConnections(): Promise<void> {
     const { dial, pageConnections } = this.#links;
     if (dial === null || pageConnections === 0) return;
-    const { timeoutMs, signal, compression } = this.#options;
-    const options = { timeoutMs, signal, compression };
+    const { timeoutMs, signal, compression, record } = this.#options;
+    const options = { timeoutMs, signal, compression, record };
     this.#pageConnections = await openPageConnections(dial, this.identity, pageConnections, options);
     this.#carriers.splice(0, 1, ...this.#pageConnections);
   }
@@ -172,8 +163,8 @@ export class SourceRun {
     const setup = describeSetup(device, environment, { relay: relay && !local, dryRun, pageConnections, local });
     await channel.sendJson(FrameType.SETUP, setup);
     if (local && !dryRun) await this.#passMachine();
-    const ack = await channel.receiveJson<SetupAckMessage>(FrameType.SETUP_ACK);
-    const there = readEnvironment(ack.environment);
+    const ack = await receiveSetupAck(channel, FrameType.SETUP_ACK);
+    const there = ack.environment;
     this.#recorder.destination = there;
     this.#recorder.differences = ack.differences;
     if (relay && ack.relay) this.#grace = gracePeriods(there.bootId === environment.bootId);
@@ -234,8 +225,7 @@ export class SourceRun {
       this.#relay = await SourceRelay.begin(this.#device, this.#grace);
       const open: OpenMessage = { device: this.#device.outline(), addresses: this.#relay.addresses.list };
       await this.#channel.sendJson(FrameType.OPEN, open);
-      const { nonce } = await this.#channel.receiveJson<OpenedMessage>(FrameType.OPENED);
-      this.#nonce = Buffer.from(nonce, 'hex');
+      this.#nonce = await receiveNonce(this.#channel, FrameType.OPENED);
       this.#precopy.take();
       await this.#precopy.round(false);
       this.#channel.throwIfAborted('opening the relay');
@@ -366,7 +356,7 @@ export class SourceRun {
     try {
       const drained: DrainedMessage = { account: await relay.finish(this.#grace!) };
       await this.#channel.sendJson(FrameType.DRAINED, drained);
-      destination = (await this.#channel.receiveJson<SettledMessage>(FrameType.SETTLED)).account;
+      destination = await receiveDestinationAccount(this.#channel, FrameType.SETTLED);
     } catch {
       // The destination goes on by itself, and accounts for it.
     }

@@ -11,6 +11,7 @@ import type { SourceState } from './commit/source-machine';
 import type { Difference } from './messages';
 import type { MigratableGuest, MigrationOptions, MigrationResult } from './options';
 import type { MigrationRecord } from './record';
+import { StreamRecording } from './record-stream';
 import { SourceRun } from './source-run';
 import { connect } from './transport';
 
@@ -23,6 +24,8 @@ export class MigrationSource {
   readonly #parts: MigrationSourceParts;
   readonly #options: MigrationOptions;
   #run: SourceRun | null = null;
+  /** Of the option `record`, why the recording is not whole. */
+  recordFailure: Error | null = null;
 
   constructor(parts: MigrationSourceParts, options: MigrationOptions = {}) {
     this.#parts = parts;
@@ -54,9 +57,11 @@ export class MigrationSource {
       throw invalidArgument(`${channels} page connections`, `0 to ${MOST_PAGE_CONNECTIONS}`);
     }
     const connection = dial === null ? null : await dial();
+    const recording = this.#options.record === undefined ? null : new StreamRecording(this.#options.record);
     const channel = new Channel(connection?.stream ?? (to as Duplex), {
       ...(timeoutMs === undefined ? {} : { timeoutMs }),
       ...(signal === undefined ? {} : { signal }),
+      onSent: recording?.write,
     });
     const links = { dial, pageConnections: dial === null || local ? 0 : channels, local };
     const run = new SourceRun(this.#parts, channel, links, this.#options);
@@ -65,6 +70,8 @@ export class MigrationSource {
       return await use(run);
     } finally {
       channel.close();
+      await recording?.close();
+      this.recordFailure = recording?.failure ?? null;
     }
   }
 

@@ -6,8 +6,8 @@ import { headerLength } from '../../net/header';
 import { newNonce } from '../announce';
 import type { Channel, Frame } from '../channel';
 import { FRAME_HEADER_SIZE, FrameType } from '../frame';
-import type { DrainedMessage, OpenMessage, SettledMessage } from '../messages';
-import { validateAddresses } from '../setup';
+import type { SettledMessage } from '../messages';
+import { readOpen, receiveSourceAccount } from '../read-messages';
 import type { DestinationAccount, SourceAccount } from './account';
 import { DestinationIntake } from './destination-intake';
 import { decodeFrames } from './frame-batch';
@@ -31,10 +31,8 @@ export class Takeover {
 
   /** OPEN came: the taps get the settings that the device has now, which takes the longest. What reaches them is thrown away. */
   static async prepare(channel: Channel, frame: Frame, memory: GuestMemory, taps: readonly Tap[]): Promise<Takeover> {
-    const at = frame.offset + FRAME_HEADER_SIZE;
-    const open = channel.parseJson<OpenMessage>(frame);
-    const addresses = validateAddresses(open.addresses, at);
-    const outline = outlinedDevice(open.device, memory);
+    const { device, addresses } = readOpen(channel, frame);
+    const outline = outlinedDevice(device, memory);
     const intake = new DestinationIntake(taps, headerLength(outline.features), await TapCounters.begin(taps[0]!));
     try {
       await intake.backend.prepare(outline);
@@ -64,10 +62,10 @@ export class Takeover {
 
   /** The guest runs: the source's frames to the last, then those of this tap. `source` is null where the source was lost before. */
   async finish(): Promise<{ source: SourceAccount | null; destination: DestinationAccount }> {
-    const drained = await this.#channel.receiveJson<DrainedMessage>(FrameType.DRAINED).catch(() => null);
-    const account = await this.intake.finish(drained !== null);
+    const source = await receiveSourceAccount(this.#channel, FrameType.DRAINED).catch(() => null);
+    const account = await this.intake.finish(source !== null);
     const settled: SettledMessage = { account };
     await this.#channel.sendJson(FrameType.SETTLED, settled).catch(() => undefined);
-    return { source: drained?.account ?? null, destination: account };
+    return { source, destination: account };
   }
 }
