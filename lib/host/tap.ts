@@ -38,6 +38,15 @@ export interface TapOptions extends Observed {
   device?: string | undefined;
 }
 
+/** Null: not known. */
+export interface TapSettings {
+  /** TUN_F_ bits. */
+  offload: number | null;
+  /** Classic BPF; null for none. */
+  filter: Readonly<Uint8Array> | null;
+  carrier: boolean | null;
+}
+
 export class Tap {
   /** For calls into the addon. */
   readonly handle: FdHandle;
@@ -50,7 +59,7 @@ export class Tap {
   #claim: string | null = null;
   #closed = false;
   #offload: number | null = null;
-  #program: Uint8Array | null = null;
+  #program: Readonly<Uint8Array> | null = null;
   /** A new tap has a link. */
   #carrier: boolean | null = true;
 
@@ -94,8 +103,16 @@ export class Tap {
     return taps;
   }
 
-  /** Takes ownership of a descriptor of a tap that somebody else has opened, in whatever network namespace it is. */
-  static adopt(fd: number, observed: Observed = {}): Tap {
+  /** What has been set, and the kernel does not tell: for whoever adopts this tap. */
+  get settings(): TapSettings {
+    return { offload: this.#offload, filter: this.#program, carrier: this.#carrier };
+  }
+
+  /**
+   * Takes ownership of a descriptor of a tap that somebody else has opened, in whatever network namespace it is. `settings` are those of that
+   * tap, where they are known: what is set already need not be set again, which would make it drop frames.
+   */
+  static adopt(fd: number, observed: Observed = {}, settings: Partial<TapSettings> = {}): Tap {
     const handle = check<FdHandle>(native().fdAdopt(fd), 'fcntl');
     const iff = native().tunGetIff(handle);
     if (typeof iff === 'number') {
@@ -107,7 +124,11 @@ export class Tap {
     const found = native().tunGetDevNetns(handle);
     const netnsHandle = typeof found === 'number' ? null : found;
     const netns = netnsHandle === null ? null : `/proc/${process.pid}/fd/${native().fdNumber(netnsHandle)}`;
-    return new Tap(handle, netns, netnsHandle, observed);
+    const tap = new Tap(handle, netns, netnsHandle, observed);
+    tap.#offload = settings.offload ?? null;
+    tap.#program = settings.filter ?? null;
+    tap.#carrier = settings.carrier === undefined ? true : settings.carrier;
+    return tap;
   }
 
   get closed(): boolean {

@@ -47,7 +47,15 @@ export interface SetupAckMessage {
 /** What descriptors are, in their order: one for each region, one for each queue pair's tap. */
 export interface DescriptorsMessage {
   regions: RegionMessage[];
-  taps: number;
+  taps: TapMessage[];
+}
+
+/** What of a tap the kernel does not tell; null: not known. */
+export interface TapMessage {
+  offload: number | null;
+  /** Classic BPF, base64; null for none. */
+  filter: string | null;
+  carrier: boolean | null;
 }
 
 /** The source's guest is about to stop: the destination is to keep what comes to its tap. */

@@ -3,8 +3,7 @@
  * processes see the same memory, so only one of them may run the guest, which READY, GO and RUNNING see to as ever.
  */
 import { ProtocolError } from '../errors';
-import type { Tap } from '../host/tap';
-import { Tap as HostTap } from '../host/tap';
+import { Tap, type TapSettings } from '../host/tap';
 import { GuestMemory } from '../memory/guest-memory';
 import { type FdHandle, native } from '../native';
 import { receiveDescriptors, sendDescriptors } from './descriptors';
@@ -24,7 +23,11 @@ export interface PassedMachine {
 export async function passMachine(over: FdHandle, memory: GuestMemory, taps: readonly Tap[]): Promise<void> {
   const message: DescriptorsMessage = {
     regions: memory.regions.map(({ gpa, size }) => ({ gpa, size })),
-    taps: taps.length,
+    taps: taps.map(({ settings: { offload, filter, carrier } }) => ({
+      offload,
+      filter: filter === null ? null : Buffer.from(filter).toString('base64'),
+      carrier,
+    })),
   };
   const fds = [...memory.regions.map(({ fd }) => fd), ...taps.map(({ handle }) => handle)];
   await sendDescriptors(over, Buffer.from(JSON.stringify(message)), fds);
@@ -35,18 +38,18 @@ export async function receiveMachine(over: FdHandle, setup: SetupMessage): Promi
   const { bytes, fds } = await receiveDescriptors(over, setup.regions.length + MOST_TAPS);
   const left = [...fds];
   try {
-    const { regions, taps: count } = parse(bytes);
+    const { regions, taps: told } = parse(bytes);
     if (JSON.stringify(regions) !== JSON.stringify(setup.regions)) {
       throw new ProtocolError('descriptors of other regions than SETUP has', 0, `${setup.regions.length} regions`);
     }
-    if (fds.length !== regions.length + count) {
-      throw new ProtocolError(`${fds.length} descriptors`, 0, `${regions.length} regions and ${count} taps`);
+    if (fds.length !== regions.length + told.length) {
+      throw new ProtocolError(`${fds.length} descriptors`, 0, `${regions.length} regions and ${told.length} taps`);
     }
     const memoryFds = left.splice(0, regions.length);
     const memory = GuestMemory.adopt(regions.map(({ gpa, size }, index) => ({ gpa, size, fd: memoryFds[index]! })));
     const taps: Tap[] = [];
     try {
-      while (left.length > 0) taps.push(HostTap.adopt(release(left.shift()!)));
+      for (const settings of told) taps.push(Tap.adopt(release(left.shift()!), {}, settings));
     } catch (error) {
       memory.close();
       for (const tap of taps) await tap.close();
@@ -64,7 +67,7 @@ function release(fd: FdHandle): number {
   return native().fdRelease(fd);
 }
 
-function parse(bytes: Buffer): { regions: RegionMessage[]; taps: number } {
+function parse(bytes: Buffer): { regions: RegionMessage[]; taps: TapSettings[] } {
   let value: unknown;
   try {
     value = JSON.parse(bytes.toString('utf8'));
@@ -73,15 +76,24 @@ function parse(bytes: Buffer): { regions: RegionMessage[]; taps: number } {
   }
   const message = isObject(value) ? value : {};
   const regions = Array.isArray(message.regions) ? message.regions : [];
-  const taps = message.taps;
-  if (!Number.isInteger(taps) || (taps as number) < 0 || (taps as number) > MOST_TAPS) {
-    throw new ProtocolError(`${JSON.stringify(taps)} taps`, 0, `0 to ${MOST_TAPS}`);
+  const taps = Array.isArray(message.taps) ? message.taps : null;
+  if (taps === null || taps.length > MOST_TAPS) {
+    throw new ProtocolError('what is told of taps', 0, `a list of 0 to ${MOST_TAPS}`);
   }
   return {
     regions: regions.map((region: unknown) => {
       const { gpa, size } = isObject(region) ? region : {};
       return { gpa: Number(gpa), size: Number(size) };
     }),
-    taps: taps as number,
+    taps: taps.map(tapSettings),
+  };
+}
+
+function tapSettings(value: unknown): TapSettings {
+  const { offload, filter, carrier } = isObject(value) ? value : {};
+  return {
+    offload: Number.isInteger(offload) ? (offload as number) : null,
+    filter: typeof filter === 'string' ? Uint8Array.from(Buffer.from(filter, 'base64')) : null,
+    carrier: typeof carrier === 'boolean' ? carrier : null,
   };
 }
