@@ -64,9 +64,9 @@ class Arrivals implements DestinationLinks {
     if (this.#over) connection.close();
     else if (hello.channel === 'descriptors') this.#descriptors.resolve(connection.takeFd());
     else {
-      const { timeoutMs, signal } = this.#options;
+      const { timeoutMs, signal, compression } = this.#options;
       const seed = streamSeed(Buffer.from(hello.identity, 'hex'));
-      this.#page(hello.index).resolve(asPages(connection, seed, { timeoutMs, signal }));
+      this.#page(hello.index).resolve(asPages(connection, seed, { timeoutMs, signal, compression }));
     }
   }
 

@@ -54,7 +54,9 @@ test('both directions of the control connection, whole', async () => {
 
 test('page connections that go through JavaScript have files of their own', async () => {
   const path = join(folder, 'stream');
-  const listener = await MigrationListener.listen(`unix:${join(folder, 'socket')}`, there.host());
+  const listener = await MigrationListener.listen(`unix:${join(folder, 'socket')}`, there.host(), {
+    compression: 'deflate',
+  });
   const source = rig.source(machine, { record: path, channels: 2, compression: 'deflate' });
   const [, arrived] = await Promise.all([source.migrate(listener.address), listener.arrived]);
   await listener.close();
