@@ -23,7 +23,8 @@ const vhostHere = canOpen('/dev/vhost-net');
 const PARTS = {
   lint: () => command('lint', ['node_modules/.bin/biome', 'ci', '--error-on-warnings', '--colors=off', '.']),
   native: () => counted('native core, sanitized', ['scripts/sanitize']),
-  unit: () => suite('unit', ['unit', 'property', 'addon', 'migration', 'hostile', 'conformance', 'bench', 'report', 'model']),
+  unit: () =>
+    suite('unit', ['unit', 'property', 'addon', 'migration', 'hostile', 'conformance', 'bench', 'report', 'model']),
   vm: () => suite('vm', ['vm-command']),
   vhost: () => suite('vhost', ['vhost', 'conformance'], { needsVhost: true }),
 };
