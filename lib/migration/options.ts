@@ -63,7 +63,10 @@ export type MigrationEvent =
 export interface MigrationOptions extends AnnounceOptions, ConvergenceOptions {
   /** Connections for pages beside the control connection, where more can be made: 0 to 16. Default 1. */
   channels?: number;
-  /** Of page data. Default none; zstd where Node has it. */
+  /**
+   * Of page data. Default none; zstd where Node has it. With page connections outside of TLS the destination must be given one too, whichever:
+   * otherwise it takes plain pages straight from the socket, and refuses others.
+   */
   compression?: PageCompression;
   /** Mutual TLS on every connection. */
   tls?: TlsOptions;
