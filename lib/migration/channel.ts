@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Duplex } from 'node:stream';
 import { ProtocolError, VhostError } from '../errors';
+import { abortedError, peerEnded, silentError } from './endings';
 import {
   decodeFrameHeader,
   encodeFrameHeader,
@@ -12,12 +13,11 @@ import {
   type FrameHeader,
   FrameType,
   frameName,
-  STREAM_MIN_VERSION,
-  STREAM_VERSION,
   streamSeed,
   verifyFrame,
 } from './frame';
-import { isObject } from './json';
+import { type ConnectionKind, type HelloMessage, helloMessage, readHello, requireIdentity } from './hello';
+import { SignsOfLife } from './signs-of-life';
 
 export interface Frame {
   readonly type: FrameType;
@@ -37,25 +37,6 @@ export interface ChannelOptions {
   onSent?: ((bytes: Uint8Array) => void) | undefined;
 }
 
-/** What a connection of a migration is for. */
-export type ConnectionKind = 'control' | 'pages' | 'descriptors';
-
-export interface HelloMessage {
-  version: number;
-  minVersion: number;
-  product: string;
-  /** 32 hexadecimal digits; empty in the destination's answer. */
-  identity: string;
-  channel: ConnectionKind;
-  /** From 1 on for page connections, else 0. */
-  index: number;
-  /** How page data is stored on a page connection; none when it does not say. */
-  compression?: string;
-}
-
-export const MOST_PAGE_CONNECTIONS = 16;
-
-const PRODUCT = 'vhost-net';
 /** How long a closed channel waits for the peer to close. */
 const LINGER_MS = 1000;
 /** Frames are read ahead of whoever takes them, up to here. */
@@ -88,9 +69,7 @@ export class Channel {
   /** What the next frame should be, for what is said of a stream that ends. */
   #awaited = '';
   #peerEnded = false;
-  #keepAlive: NodeJS.Timeout | null = null;
-  #sentAt = 0;
-  #heardAt = 0;
+  #life: SignsOfLife | null = null;
   bytesSent = 0;
   bytesReceived = 0;
 
@@ -119,12 +98,12 @@ export class Channel {
       this.#wake();
     });
     stream.on('drain', () => this.#wake());
-    this.#signal?.addEventListener('abort', () => this.#wake(), { once: true });
+    this.#signal?.addEventListener('abort', this.#wake, { once: true });
   }
 
-  #wake(): void {
+  readonly #wake = (): void => {
     for (const waiter of [...this.#waiters]) waiter();
-  }
+  };
 
   /** The source's side of the greeting: names the stream, then both seed their checksums with that name. */
   async greet(
@@ -133,7 +112,8 @@ export class Channel {
     index = 0,
     compression = 'none',
   ): Promise<HelloMessage> {
-    await this.#sendHello(Buffer.from(identity).toString('hex'), channel, index, compression);
+    const name = Buffer.from(identity).toString('hex');
+    await this.sendJson(FrameType.HELLO, helloMessage(name, channel, index, compression));
     const hello = await this.#receiveHello();
     this.#seed = streamSeed(identity);
     return hello;
@@ -142,49 +122,14 @@ export class Channel {
   /** The destination's side of the greeting. */
   async answer(): Promise<HelloMessage> {
     const hello = await this.#receiveHello();
-    if (typeof hello.identity !== 'string' || !/^[0-9a-f]{32}$/.test(hello.identity)) {
-      throw new ProtocolError('HELLO has no stream identity', FRAME_HEADER_SIZE, '32 hexadecimal digits');
-    }
-    await this.#sendHello('', hello.channel, hello.index);
-    this.#seed = streamSeed(Buffer.from(hello.identity, 'hex'));
+    const identity = requireIdentity(hello);
+    await this.sendJson(FrameType.HELLO, helloMessage('', hello.channel, hello.index));
+    this.#seed = streamSeed(identity);
     return hello;
-  }
-
-  async #sendHello(identity: string, channel: ConnectionKind, index: number, compression = 'none'): Promise<void> {
-    const hello: HelloMessage = {
-      version: STREAM_VERSION,
-      minVersion: STREAM_MIN_VERSION,
-      product: PRODUCT,
-      identity,
-      channel,
-      index,
-      ...(compression === 'none' ? {} : { compression }),
-    };
-    await this.sendJson(FrameType.HELLO, hello);
   }
 
   async #receiveHello(): Promise<HelloMessage> {
-    const value = this.parseJson<unknown>(await this.#receiveFirst());
-    if (!isObject(value)) throw new ProtocolError('HELLO', FRAME_HEADER_SIZE, 'a JSON object');
-    const hello = value as unknown as HelloMessage;
-    if (!(hello.version >= STREAM_MIN_VERSION && hello.minVersion <= STREAM_VERSION)) {
-      throw new ProtocolError(
-        `HELLO speaks versions ${hello.minVersion} to ${hello.version}`,
-        FRAME_HEADER_SIZE,
-        `one of ${STREAM_MIN_VERSION} to ${STREAM_VERSION}`,
-      );
-    }
-    const { channel, index } = hello;
-    const most = channel === 'pages' ? MOST_PAGE_CONNECTIONS : 0;
-    const known = channel === 'control' || channel === 'pages' || channel === 'descriptors';
-    if (!known || !Number.isInteger(index) || index > most || index < Math.min(most, 1)) {
-      throw new ProtocolError(
-        `HELLO is for channel ${channel} ${index}`,
-        FRAME_HEADER_SIZE,
-        `control 0, descriptors 0, or pages 1 to ${MOST_PAGE_CONNECTIONS}`,
-      );
-    }
-    return hello;
+    return readHello(this.parseJson<unknown>(await this.#receiveFirst()));
   }
 
   /** Nothing behind HELLO is read before the seed of its checksum is known. */
@@ -202,6 +147,7 @@ export class Channel {
 
   /** From here on an abort no longer ends anything: the decision was made and the peer may act on it. */
   commit(): void {
+    this.#signal?.removeEventListener('abort', this.#wake);
     this.#signal = undefined;
   }
 
@@ -212,37 +158,22 @@ export class Channel {
 
   /** From now on: says something now and then, and ends the channel when nothing was heard of the peer for so long. Milliseconds. */
   keepAlive(deadAfterMs: number): void {
-    const now = performance.now();
-    this.#heardAt = now;
-    this.#sentAt = now;
     this.#startPumping();
-    const every = deadAfterMs / 5;
-    this.#keepAlive = setInterval(() => this.#beat(every, deadAfterMs), every);
-    this.#keepAlive.unref();
-  }
-
-  #beat(every: number, deadAfterMs: number): void {
-    if (this.#failure !== undefined || this.#ended) {
-      clearInterval(this.#keepAlive ?? undefined);
-      return;
-    }
-    const now = performance.now();
-    if (now - this.#sentAt >= every && !this.#stream.writableNeedDrain) this.#write(FrameType.KEEPALIVE, NOTHING);
-    // What has come and is not read yet, for want of a reader or because this process stood still itself, was heard all the same.
-    if (this.#stream.readableLength > 0) this.#heardAt = now;
-    if (now - this.#heardAt <= deadAfterMs) return;
-    setImmediate(() => {
-      if (this.#stream.readableLength > 0 || this.#heardAt > now) return;
-      this.#fail(
-        new VhostError('VHOST_ERR_TIMEOUT', `nothing was heard of the peer for ${Math.round(now - this.#heardAt)} ms`, {
-          hint: 'the peer, its host or the network is gone',
-        }),
-      );
-    });
+    this.#life = new SignsOfLife(
+      {
+        unread: () => this.#stream.readableLength > 0,
+        say: () => {
+          if (!this.#stream.writableNeedDrain && !this.#ended) this.#write(FrameType.KEEPALIVE, NOTHING);
+        },
+        silent: (forMs) => this.#fail(silentError(forMs)),
+      },
+      deadAfterMs,
+    );
   }
 
   #fail(error: Error): void {
     this.#failure ??= error;
+    this.#life?.stop();
     this.#wake();
   }
 
@@ -271,7 +202,7 @@ export class Channel {
   #write(type: FrameType, payload: Uint8Array): void {
     const header = encodeFrameHeader(type, this.#sendSequence++, payload, this.#seed);
     this.bytesSent += header.byteLength + payload.byteLength;
-    this.#sentAt = performance.now();
+    this.#life?.said();
     this.#stream.cork();
     this.#stream.write(header);
     if (payload.byteLength > 0) this.#stream.write(payload);
@@ -318,7 +249,7 @@ export class Channel {
   #pump(): void {
     if (!this.#pumping) return;
     while (this.#failure === undefined && this.#queuedBytes < MOST_QUEUED_BYTES && this.#readFrame()) {
-      this.#heardAt = performance.now();
+      this.#life?.heard();
     }
   }
 
@@ -410,7 +341,8 @@ export class Channel {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    if (this.#keepAlive !== null) clearInterval(this.#keepAlive);
+    this.#signal?.removeEventListener('abort', this.#wake);
+    this.#life?.stop();
     this.#pumping = false;
     if (!this.#stream.writable) {
       this.#stream.destroy();
@@ -422,7 +354,7 @@ export class Channel {
   }
 
   destroy(): void {
-    if (this.#keepAlive !== null) clearInterval(this.#keepAlive);
+    this.#life?.stop();
     this.#stream.destroy();
   }
 
@@ -495,23 +427,4 @@ export class Channel {
       });
     }
   }
-}
-
-/** Ended by whoever waits for it. */
-export function abortedError(doing: string, reason: unknown): VhostError {
-  const why = reason instanceof Error ? reason.message : String(reason ?? 'aborted');
-  return new VhostError('VHOST_ERR_ABORTED', `cancelled while ${doing}: ${why}`);
-}
-
-/** What a CANCEL or ERROR of the peer becomes. */
-export function peerEnded(type: FrameType, payload: Buffer): VhostError {
-  let reason = 'no reason given';
-  try {
-    reason = String((JSON.parse(payload.toString('utf8')) as { reason?: unknown }).reason ?? reason);
-  } catch {
-    // A peer that fails badly may not manage a reason; that it failed is what counts.
-  }
-  return type === FrameType.CANCEL
-    ? new VhostError('VHOST_ERR_ABORTED', `the peer cancelled: ${reason}`)
-    : new VhostError('VHOST_ERR_MIGRATION', `the peer failed: ${reason}`);
 }

@@ -11,7 +11,7 @@ import type { FdHandle } from '../native';
 import { type Announcements, announce } from './announce';
 import { AnnounceRounds } from './announce-rounds';
 import { sendHashes } from './audit';
-import type { Channel, Frame, HelloMessage } from './channel';
+import type { Channel, Frame } from './channel';
 import { type DestinationAction, type DestinationEvent, DestinationMachine } from './commit/destination-machine';
 import type { DestinationHost, ReceivedMigration } from './destination';
 import { describeSide } from './environment';
@@ -19,6 +19,7 @@ import { FRAME_HEADER_SIZE, FrameType } from './frame';
 import { compareAccounts, type HandoverAccount } from './handover/account';
 import { type Grace, gracePeriods } from './handover/grace';
 import { Takeover } from './handover/takeover';
+import type { HelloMessage } from './hello';
 import type {
   AuditResult,
   LayoutMessage,

@@ -4,11 +4,12 @@
  */
 import { VhostError } from '../errors';
 import { type FdHandle, native } from '../native';
-import { Channel, type HelloMessage } from './channel';
+import { Channel } from './channel';
 import type { Connection } from './connection';
 import type { DestinationHost, ReceivedMigration } from './destination';
 import { type DestinationLinks, DestinationRun } from './destination-run';
 import { FrameType, streamSeed } from './frame';
+import type { HelloMessage } from './hello';
 import type { MigrationOptions } from './options';
 import type { PageCompression } from './page-compression';
 import type { PageConnection } from './page-connection';

@@ -5,7 +5,8 @@
 import type { Duplex } from 'node:stream';
 import { check, ProtocolError, systemError, VhostError } from '../errors';
 import { type FdHandle, native, type PageLinkHandle } from '../native';
-import { abortedError, Channel, peerEnded } from './channel';
+import { Channel } from './channel';
+import { abortedError, peerEnded } from './endings';
 import { decodeFrameHeader, FRAME_HEADER_SIZE, FrameType, frameName, verifyFrame } from './frame';
 import {
   checkPagesEnd,

@@ -4,7 +4,7 @@ import { PAGE_SIZE } from '../memory/address';
 import type { GuestMemory } from '../memory/guest-memory';
 import type { PageBitmap } from '../memory/page-bitmap';
 import { BandwidthLimit, type Clock } from './bandwidth-limit';
-import { abortedError } from './channel';
+import { abortedError } from './endings';
 import type { PageCarrier, PagesMoved } from './page-carrier';
 import { PageChunks } from './page-chunks';
 import { PageStore } from './page-store';

@@ -2,8 +2,8 @@
 import type { VirtioNetDevice } from '../device/virtio-net-device';
 import { ProtocolError } from '../errors';
 import { VLANS } from '../net/receive-filter';
-import { MOST_PAGE_CONNECTIONS } from './channel';
 import { readEnvironment, type SideEnvironment } from './environment';
+import { MOST_PAGE_CONNECTIONS } from './hello';
 import { isObject } from './json';
 import type { LayoutMessage, SetupMessage } from './messages';
 

@@ -1,8 +1,9 @@
 /** The source's further connections: for pages, and for descriptors. */
 import type { FdHandle } from '../native';
-import { Channel, type ConnectionKind } from './channel';
+import { Channel } from './channel';
 import type { Connection } from './connection';
 import { streamSeed } from './frame';
+import type { ConnectionKind } from './hello';
 import type { PageCompression } from './page-compression';
 import { type PageConnection, pageConnection } from './page-connection';
 import { StreamRecording } from './record-stream';

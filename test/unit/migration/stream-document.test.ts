@@ -3,7 +3,6 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { STRIDE } from '../../../lib/backend/frame-arena';
 import { AUDIT_PIECE } from '../../../lib/migration/audit';
-import { MOST_PAGE_CONNECTIONS } from '../../../lib/migration/channel';
 import {
   FRAME_HEADER_SIZE,
   FRAME_MAX_PAYLOAD,
@@ -14,6 +13,7 @@ import {
 } from '../../../lib/migration/frame';
 import { FrameBatch } from '../../../lib/migration/handover/frame-batch';
 import { GroupEntries } from '../../../lib/migration/handover/group-record';
+import { MOST_PAGE_CONNECTIONS } from '../../../lib/migration/hello';
 import { HASH_SIZE, PAGES_FIXED, PAGES_MAX_DATA, PAGES_MAX_RUNS, RUN_SIZE } from '../../../lib/migration/page-layout';
 import { packageRoot } from '../../../lib/native';
 
