@@ -1,12 +1,11 @@
 /** What a person is told of a migration when it is over, and of what two sides do not have in common. */
 import type { ControlOutcome, MigrationAnswer } from '../migration/control-protocol';
-import type { HandoverAccount } from '../migration/handover/account';
 import type { Difference } from '../migration/messages';
 import type { MigrationResult } from '../migration/options';
+import { accountText } from '../report/account-text';
+import { columns } from '../report/columns';
 import { printable } from '../report/html';
 import { bytes, count, duration, plural } from '../report/units';
-import { doubts } from '../report/verdict';
-import { columns } from './columns';
 
 const LONGEST_CELL = 60;
 const SEVERITIES = ['fatal', 'degraded', 'fine'];
@@ -24,42 +23,6 @@ export function differencesText(differences: readonly Difference[]): string {
     .map(({ severity, what, source, destination }) => [severity, what, source, destination].map(cell));
   return columns([['', 'what', 'source', 'destination'], ...rows]).join('\n');
 }
-
-/** Both sides' account of the frames, and what it does not prove. */
-export function accountText(account: HandoverAccount): string {
-  const { source, destination: d } = account;
-  const rows: [string, string][] = [];
-  if (source !== null) {
-    const { read, sent, own, groupAfterCut, markers, late } = source;
-    rows.push([
-      'frames there',
-      `${count(read)} read from the source's tap: ${figures({ sent, own, groupAfterCut, markers, late })}`,
-    ]);
-  }
-  const { discarded, own, matched, kept, received } = d;
-  rows.push([
-    'frames here',
-    `${count(d.read)} read from the destination's tap: ${figures({ own, matched, kept })}; ${figures({ received, discarded })}`,
-  ]);
-  const reasons = doubts(account);
-  if (reasons.length === 0) rows.push(['proven', 'no frame was lost, doubled or reordered by the hand-over']);
-  for (const reason of reasons) rows.push(['not proven', cell(reason)]);
-  return columns(rows).join('\n');
-}
-
-function figures(parts: Record<string, number>): string {
-  return Object.entries(parts)
-    .map(([name, value]) => `${NAMES[name] ?? name} ${count(value)}`)
-    .join(', ');
-}
-
-const NAMES: Readonly<Record<string, string>> = {
-  own: "the guest's own",
-  groupAfterCut: 'group frames after the cut',
-  markers: 'announcements',
-  matched: 'seen at both',
-  received: 'came from the source',
-};
 
 /** Of a migration that went well. */
 export function resultText({

@@ -9,10 +9,10 @@ import type { ReceivedMigration } from '../migration/destination';
 import { MigrationListener, type MigrationListenerOptions } from '../migration/listener';
 import type { MigrationEvent } from '../migration/options';
 import { restoreFromFile } from '../migration/restore';
+import { accountText } from '../report/account-text';
 import { addTlsOptions, eventsTarget, numberFrom, readTlsFiles, type TlsFlags, wholeNumber } from './arguments';
 import { EventWriter } from './events';
 import { BACKENDS, type BackendName, closeTaps, type Machine, machineHost, openTaps } from './machine';
-import { accountText } from './migration-text';
 import { checkControl, ENDINGS, StopSignals, serveMachine } from './service';
 
 interface Flags extends TlsFlags {

@@ -2,6 +2,7 @@
 import type { HandoverAccount } from '../migration/handover/account';
 import type { MigrationResult } from '../migration/options';
 import type { LedgerGap, LedgerReport } from '../observe/frame-ledger';
+import { accountText } from '../report/account-text';
 
 export interface DemoSummary {
   kernel: string;
@@ -48,20 +49,6 @@ export function frameTable({ guestToNetwork, networkToGuest }: DemoSummary['fram
   ].join('\n');
 }
 
-/** Both sides' accounts of the frames of a hand-over. */
-function handoverLines(handover: HandoverAccount | null): string[] {
-  if (handover === null) return ['frames      none were handed over'];
-  const { source, destination, unproven } = handover;
-  const read = source === null ? 'the source was lost' : `source read ${source.read}, sent ${source.sent}`;
-  const { received, kept, matched, own } = destination;
-  return [
-    `handed over ${read}; destination received ${received}, kept ${kept} of its own tap, ${matched} were in both, ${own} the guest's own`,
-    ...(unproven.length === 0
-      ? ['            every frame is accounted for on both sides']
-      : unproven.map((why) => `            not proven: ${why}`)),
-  ];
-}
-
 /** The summary as a person reads it. */
 export function summaryText(summary: DemoSummary): string {
   const { migration, frames, blackoutMs, pages } = summary;
@@ -80,7 +67,7 @@ export function summaryText(summary: DemoSummary): string {
     `migration   ${number(migration.totalMs)} ms, ${number(migration.bytes)} bytes, ${migration.rounds.length} rounds`,
     `downtime    ${number(migration.downtimeMs)} ms (${parts.join(', ')})`,
     `pages       ${number(pages.total)} compared, ${number(pages.differing)} differ`,
-    ...handoverLines(summary.handover),
+    ...(summary.handover === null ? [] : ['', accountText(summary.handover), '']),
     ...summary.vrings.map(({ queue, base, usedIdx }) => `vring ${queue}     base ${base}, used index ${usedIdx}`),
     '',
     `${FRAMES_HEADER}   blackout`,

@@ -1,5 +1,6 @@
-/** What ends the use of a connection, as errors. */
+/** What ends the use of a connection, or an attempt, as errors. */
 import { VhostError } from '../errors';
+import type { SourceState } from './commit/source-machine';
 import { FrameType } from './frame';
 
 /** Ended by whoever waits for it. */
@@ -25,4 +26,28 @@ export function silentError(forMs: number): VhostError {
   return new VhostError('VHOST_ERR_TIMEOUT', `nothing was heard of the peer for ${Math.round(forMs)} ms`, {
     hint: 'the peer, its host or the network is gone',
   });
+}
+
+/** What the end of an attempt that did not succeed is called at the source: its cause, where the guest goes on there. */
+export function endOfAttempt(state: SourceState, cause: unknown): unknown {
+  const why = cause instanceof Error ? cause.message : String(cause);
+  switch (state) {
+    case 'uncertain':
+      return new VhostError('VHOST_ERR_UNCERTAIN', `GO was sent, but the destination did not say RUNNING: ${why}`, {
+        cause,
+        hint: 'look whether the destination runs the guest; only if it certainly does not, start it here: resolve("here")',
+      });
+    case 'returned':
+      return new VhostError('VHOST_ERR_RETURNED', `the destination could not start the guest after GO: ${why}`, {
+        cause,
+        hint: 'it runs nowhere, and never will there: start it here by resolve("here")',
+      });
+    case 'stranded':
+      return new VhostError('VHOST_ERR_MIGRATION', `${why}; and the source could not go on`, {
+        cause,
+        hint: 'the guest is whole here and nobody else has it: start it by resolve("here")',
+      });
+    default:
+      return cause;
+  }
 }

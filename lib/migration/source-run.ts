@@ -9,10 +9,10 @@ import type { StoppedRing } from '../backend/backend';
 import type { VirtioNetDevice } from '../device/virtio-net-device';
 import { VhostError } from '../errors';
 import { native } from '../native';
-import { hashPages } from '../observe/page-audit';
-import { compareHashes, receiveHashes } from './audit';
+import { compareWithHashes } from './audit';
 import type { Channel } from './channel';
 import { type SourceAction, type SourceEvent, type SourceLocalKind, SourceMachine } from './commit/source-machine';
+import { endOfAttempt } from './endings';
 import { describeSide } from './environment';
 import { FrameType } from './frame';
 import { compareAccounts, type DestinationAccount, type HandoverAccount } from './handover/account';
@@ -362,7 +362,7 @@ export class SourceRun {
     }
     const { account } = relay;
     await this.#leaveRelay();
-    return destination === null ? null : compareAccounts(account, destination);
+    return compareAccounts(account, destination);
   }
 
   /** After RUNNING: this side's memory stands as it was at the stop, so it can still be compared with what the destination began with. */
@@ -371,8 +371,7 @@ export class SourceRun {
       await this.#channel.sendJson(FrameType.END, { audit: null });
       return null;
     }
-    const mine = await hashPages(this.#device.memory);
-    const audit = compareHashes(this.#device.memory, mine, await receiveHashes(this.#channel, mine.byteLength));
+    const audit = await compareWithHashes(this.#channel, this.#device.memory);
     await this.#channel.sendJson(FrameType.END, { audit });
     return audit;
   }
@@ -380,28 +379,9 @@ export class SourceRun {
   /** What the end of an attempt that did not succeed is called. */
   #outcome(): unknown {
     const cause = this.#cause;
-    const why = cause instanceof Error ? cause.message : String(cause);
     // Should it turn out that the guest does not run there, a start here begins with what was collected for it.
     if (this.state === 'uncertain' || this.state === 'returned') this.#relay?.giveBack();
-    if (this.state === 'uncertain') {
-      return new VhostError('VHOST_ERR_UNCERTAIN', `GO was sent, but the destination did not say RUNNING: ${why}`, {
-        cause,
-        hint: 'look whether the destination runs the guest; only if it certainly does not, start it here: resolve("here")',
-      });
-    }
-    if (this.state === 'returned') {
-      return new VhostError('VHOST_ERR_RETURNED', `the destination could not start the guest after GO: ${why}`, {
-        cause,
-        hint: 'it runs nowhere, and never will there: start it here by resolve("here")',
-      });
-    }
-    if (this.state === 'stranded') {
-      return new VhostError('VHOST_ERR_MIGRATION', `${why}; and the source could not go on`, {
-        cause,
-        hint: 'the guest is whole here and nobody else has it: start it by resolve("here")',
-      });
-    }
-    return cause;
+    return endOfAttempt(this.state, cause);
   }
 
   /** An order from outside, where nothing here tells. 'here': the destination certainly does not run the guest and never will. */

@@ -6,7 +6,7 @@ import { native } from '../native';
 
 const BYTES_PER_PAGE = 8;
 /** Differing pages that a comparison names. */
-const NAMED = 1000;
+export const MOST_NAMED = 1000;
 
 /**
  * One 64-bit hash a page, region after region; holes count as zero pages and are not allocated. Not cryptographic. What is written
@@ -57,18 +57,42 @@ export function comparePages(memory: GuestMemory, one: BigUint64Array, other: Bi
   for (const { length } of [one, other]) {
     if (length !== total) throw invalidArgument(`hashes of ${length} pages for memory of ${total}`);
   }
-  const [left, right] = [one, other].map((hashes) => new Uint32Array(hashes.buffer, hashes.byteOffset, total * 2));
   const pages: number[] = [];
   let differing = 0;
-  let half = 0;
+  let first = 0;
   for (const region of memory.regions) {
-    for (let at = region.gpa as number; at < region.end; at += PAGE_SIZE, half += 2) {
-      if (left![half] === right![half] && left![half + 1] === right![half + 1]) continue;
-      differing++;
-      if (pages.length < NAMED) pages.push(at);
-    }
+    const end = first + region.size / PAGE_SIZE;
+    const found = differingPages(
+      one.subarray(first, end),
+      encodeHashes(other.subarray(first, end)),
+      region.gpa,
+      MOST_NAMED - pages.length,
+    );
+    differing += found.differing;
+    pages.push(...found.pages);
+    first = end;
   }
   return { total, differing, pages };
+}
+
+/** Compares hashes of consecutive pages, the first of which is at `gpa`; names at most so many. `theirs` begins on a word of 32 bits. */
+export function differingPages(
+  mine: BigUint64Array,
+  theirs: Uint8Array,
+  gpa: number,
+  most: number,
+): { differing: number; pages: number[] } {
+  // As halves: a BigInt for each page would cost more than the comparison.
+  const left = new Uint32Array(mine.buffer, mine.byteOffset, mine.length * 2);
+  const right = new Uint32Array(theirs.buffer, theirs.byteOffset, mine.length * 2);
+  const pages: number[] = [];
+  let differing = 0;
+  for (let half = 0; half < left.length; half += 2) {
+    if (left[half] === right[half] && left[half + 1] === right[half + 1]) continue;
+    differing++;
+    if (pages.length < most) pages.push(gpa + (half / 2) * PAGE_SIZE);
+  }
+  return { differing, pages };
 }
 
 /** A stretch of guest memory and what lies there. Bytes. */

@@ -32,7 +32,7 @@ function figureTile(name: string, value: string, detail: Content): Html {
 function frames({ handover }: MigrationRecord): Html {
   if (handover === null) return figureTile('Frames', NONE, 'no account was kept');
   const reasons = doubts(handover);
-  const handled = `${count((handover.source?.sent ?? 0) + handover.destination.kept)} handed over`;
+  const handled = `${count((handover.source?.sent ?? 0) + (handover.destination?.kept ?? 0))} handed over`;
   return reasons.length === 0
     ? figureTile('Frames', 'none lost', `${handled}, proven`)
     : figureTile('Frames', 'not proven', `${handled}, ${plural(reasons.length, 'doubt')}`);

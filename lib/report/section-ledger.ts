@@ -58,7 +58,7 @@ export function ledgerSection({ handover }: MigrationRecord): Html {
     reasons.length === 0
       ? html`<p class="proven"><b>Proven:</b> no frame was lost, doubled or reordered. Both accounts add up; the source was cut ${cut}.</p>`
       : html`<div class="doubts"><p><b>Not proven.</b> The source was cut ${cut}.</p><ul>${reasons.slice(0, MAX_REASONS).map((reason) => html`<li>${printable(reason, MAX_REASON)}</li>`)}</ul>${reasons.length > MAX_REASONS ? html`<p>${count(reasons.length - MAX_REASONS)} more.</p>` : null}</div>`,
-    html`<div class="pair">${handover.source === null ? null : sourceTable(handover.source)}${destinationTable(handover.destination)}</div>`,
+    html`<div class="pair">${handover.source === null ? null : sourceTable(handover.source)}${handover.destination === null ? null : destinationTable(handover.destination)}</div>`,
   );
 }
 

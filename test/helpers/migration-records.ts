@@ -201,7 +201,7 @@ export function uncertainRecord(): MigrationRecord {
     handover: {
       ...record.handover!,
       source: { ...record.handover!.source!, dropped: 7, cutBy: 'timeout' },
-      destination: { ...record.handover!.destination, ambiguous: 2 },
+      destination: { ...record.handover!.destination!, ambiguous: 2 },
       unproven: ['No marker came back within 200 ms.'],
     },
     audit: { total: 32_768, differing: 3, pages: [0x1000, 0x2f000, 0x7ff_f000] },

@@ -51,49 +51,68 @@ export interface DestinationAccount {
 }
 
 export interface HandoverAccount {
+  /** Null where a side was lost before it could give its own. */
   readonly source: SourceAccount | null;
-  readonly destination: DestinationAccount;
+  readonly destination: DestinationAccount | null;
   /** Why it is not certain that every frame was given once, in order; empty when it is. */
   readonly unproven: readonly string[];
 }
 
-/** Compares the accounts. `source` is null where the source was lost before it could give its own. */
-export function compareAccounts(source: SourceAccount | null, destination: DestinationAccount): HandoverAccount {
-  const unproven: string[] = [];
-  const said = (wrong: boolean, what: string): void => {
-    if (wrong) unproven.push(what);
-  };
-  const d = destination;
-  if (source === null) unproven.push('the source was lost before its tap was empty: what was in it is lost, uncounted');
-  else {
-    const s = source;
-    said(
-      s.read !== s.sent + s.own + s.groupAfterCut + s.markers,
-      `the source read ${s.read} frames and accounts for ${s.sent + s.own + s.groupAfterCut + s.markers}`,
-    );
-    said(!d.complete, 'the guest did not take the frames that waited for it');
-    said(s.sent !== d.received, `the source sent ${s.sent} frames and ${d.received} arrived`);
-    said(s.late > 0, `${s.late} frames for the guest came to the source's tap too late`);
-    said(s.dropped === null, "the kernel does not tell what the source's tap dropped");
-    said((s.dropped ?? 0) > 0, `the queue of the source's tap overflowed: ${s.dropped} frames are lost`);
-    said(
-      s.cutBy === 'timeout',
-      'the announcement did not come back to the source: order across streams is not kept, and repeated frames may be told apart wrongly',
-    );
+/** Compares the accounts. */
+export function compareAccounts(source: SourceAccount | null, destination: DestinationAccount | null): HandoverAccount {
+  const unproven = [
+    ...(source === null
+      ? ['the source was lost before its tap was empty: what was in it is lost, uncounted']
+      : sourceDoubts(source)),
+    ...(destination === null
+      ? ['the destination runs, and was lost before it could say what became of the frames']
+      : destinationDoubts(destination)),
+  ];
+  if (source !== null && destination !== null) {
+    if (!destination.complete) unproven.push('the guest did not take the frames that waited for it');
+    if (source.sent !== destination.received) {
+      unproven.push(`the source sent ${source.sent} frames and ${destination.received} arrived`);
+    }
   }
-  said(
-    d.read !== d.own + d.matched + d.kept,
-    `the destination read ${d.read} frames and accounts for ${d.own + d.matched + d.kept}`,
-  );
-  said(d.dropped === null, "the kernel does not tell what the destination's tap dropped");
-  said((d.dropped ?? 0) > 0, `the queue of the destination's tap overflowed: ${d.dropped} frames are lost`);
-  said(d.ambiguous > 0, `${d.ambiguous} streams of repeated frames could be joined in several ways`);
-  said(d.disagreeing > 0, `${d.disagreeing} streams reached the two taps in different orders`);
-  said(
-    d.missing > 0,
-    `${d.missing} frames reached the source's tap after the cut and not the destination's: lost, if for an address of the guest that is not known`,
-  );
-  const weak = d.weakGraces + (source?.weakGraces ?? 0);
-  said(weak > 0, `${weak} grace periods were waits only: this kernel has no membarrier for all threads`);
+  const weak = (source?.weakGraces ?? 0) + (destination?.weakGraces ?? 0);
+  if (weak > 0) unproven.push(`${weak} grace periods were waits only: this kernel has no membarrier for all threads`);
   return { source, destination, unproven };
+}
+
+/** What is said where its condition holds. */
+type Doubt = [condition: boolean, what: string];
+
+function told(doubts: readonly Doubt[]): string[] {
+  return doubts.filter(([condition]) => condition).map(([, what]) => what);
+}
+
+function sourceDoubts(source: SourceAccount): string[] {
+  const { read, sent, own, groupAfterCut, markers, late, dropped, cutBy } = source;
+  const accounted = sent + own + groupAfterCut + markers;
+  return told([
+    [read !== accounted, `the source read ${read} frames and accounts for ${accounted}`],
+    [late > 0, `${late} frames for the guest came to the source's tap too late`],
+    [dropped === null, "the kernel does not tell what the source's tap dropped"],
+    [(dropped ?? 0) > 0, `the queue of the source's tap overflowed: ${dropped} frames are lost`],
+    [
+      cutBy === 'timeout',
+      'the announcement did not come back to the source: order across streams is not kept, and repeated frames may be told apart wrongly',
+    ],
+  ]);
+}
+
+function destinationDoubts(destination: DestinationAccount): string[] {
+  const { read, own, matched, kept, dropped, ambiguous, disagreeing, missing } = destination;
+  const accounted = own + matched + kept;
+  return told([
+    [read !== accounted, `the destination read ${read} frames and accounts for ${accounted}`],
+    [dropped === null, "the kernel does not tell what the destination's tap dropped"],
+    [(dropped ?? 0) > 0, `the queue of the destination's tap overflowed: ${dropped} frames are lost`],
+    [ambiguous > 0, `${ambiguous} streams of repeated frames could be joined in several ways`],
+    [disagreeing > 0, `${disagreeing} streams reached the two taps in different orders`],
+    [
+      missing > 0,
+      `${missing} frames reached the source's tap after the cut and not the destination's: lost, if for an address of the guest that is not known`,
+    ],
+  ]);
 }

@@ -271,11 +271,11 @@ describe('the account of a hand-over', () => {
     expect(doubts({ ...account, source: { ...account.source!, read: 413 } })).toEqual([
       'the source read 413 frames and accounts for 412',
     ]);
-    expect(doubts({ ...account, destination: { ...account.destination, matched: 60 } })).toEqual([
+    expect(doubts({ ...account, destination: { ...account.destination!, matched: 60 } })).toEqual([
       'the destination read 498 frames and accounts for 497',
     ]);
     expect(
-      doubts({ ...account, destination: { ...account.destination, ambiguous: 1 }, unproven: ['why'] }),
+      doubts({ ...account, destination: { ...account.destination!, ambiguous: 1 }, unproven: ['why'] }),
     ).toHaveLength(2);
     expect(doubts({ ...account, source: { ...account.source!, dropped: 1 } })).toHaveLength(1);
   });
