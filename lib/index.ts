@@ -49,6 +49,8 @@ export type { ControlMethods, ControlStatus, MigrationAnswer } from './migration
 export { ControlServer } from './migration/control-server';
 export { type ReceivedDescriptors, receiveDescriptors, sendDescriptors } from './migration/descriptors';
 export { type DestinationHost, MigrationDestination, type ReceivedMigration } from './migration/destination';
+export type { HandoverAccount } from './migration/handover/account';
+export { MigrationListener, type MigrationListenerOptions } from './migration/listener';
 export type { AuditResult, Difference, SetupMessage } from './migration/messages';
 export type {
   DowntimeParts,
@@ -60,11 +62,14 @@ export type {
   Round,
 } from './migration/options';
 export { compareSides } from './migration/preflight';
+export type { MigrationRecord } from './migration/record';
 export { type RestoredMachine, type RestoreOptions, restoreFromFile } from './migration/restore';
 export { type SavedFile, type SaveOptions, saveToFile } from './migration/save';
 export { MigrationSource, type MigrationSourceParts } from './migration/source';
+export { ReceiveThrottle } from './migration/throttle';
 export { connect, type Listener, type ListenOptions, listen, type TransportOptions } from './migration/transport';
 export type { TlsOptions } from './migration/transport-tls';
+export { predictMeasured } from './migration/what-if';
 export type { FdHandle } from './native';
 export type { ControlCommand } from './net/control-command';
 export { FEATURE_PROFILES, type FeatureProfile, unmetDependencies } from './net/feature-rules';
@@ -72,12 +77,14 @@ export { bit, bits, featureNames } from './net/features';
 export { acceptsFrame, type ReceiveFilter } from './net/receive-filter';
 export { receiveFilterProgram } from './net/receive-filter-program';
 export { type DescribedParts, describeQueues } from './observe/describe-queues';
+export { type DirtyRate, measureDirtyRate } from './observe/dirty-rate';
 export { FrameLedger, type LedgerReport } from './observe/frame-ledger';
 export { inspectDescription, type NumberedInspection } from './observe/inspect-description';
 export { sumReports } from './observe/ledger-set';
 export { comparePages, explainPage, hashPages } from './observe/page-audit';
 export { type DescribedQueue, type Description, parseDescription } from './observe/queue-description';
 export { WriteWitness } from './observe/write-witness';
+export { renderReport } from './report/report';
 export { FaultPlan } from './trace/fault-plan';
 export { Trace, type TraceRecord } from './trace/trace';
 export type { QueueState } from './virtqueue/queue-state';
