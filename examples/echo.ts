@@ -1,8 +1,7 @@
 /**
  * A guest that sends every frame back, on the kernel's vhost-net, in a network namespace of its own; given away while it runs when an address
- * is named: node dist/examples/echo.js [HOST PORT]
+ * is named: node dist/examples/echo.js [tcp:HOST:PORT]
  */
-import { connect } from 'node:net';
 import {
   bits,
   Guest,
@@ -18,7 +17,7 @@ import {
   virtioNet,
 } from '../lib';
 
-async function main(host?: string, port?: string): Promise<void> {
+async function main(address?: string): Promise<void> {
   const features = bits(virtioNet.VIRTIO_F_VERSION_1, virtioNet.VIRTIO_RING_F_EVENT_IDX);
   const netns = await Netns.create();
   const tap = await Tap.open({ netns: netns.path, name: 'tap0' });
@@ -32,10 +31,8 @@ async function main(host?: string, port?: string): Promise<void> {
   runner.resume();
   process.stdout.write(`${guest.mac} answers on ${tap.name} in ${netns.name}\n`);
 
-  if (host !== undefined) {
-    const { rounds, downtimeMs } = await new MigrationSource({ device, guest: runner }).migrate(
-      connect(Number(port), host),
-    );
+  if (address !== undefined) {
+    const { rounds, downtimeMs } = await new MigrationSource({ device, guest: runner }).migrate(address);
     process.stdout.write(`gone after ${rounds.length} rounds, ${downtimeMs} ms of downtime\n`);
   }
   await runner.pause();
