@@ -14,7 +14,7 @@ import { sendHashes } from './audit';
 import type { Channel, Frame } from './channel';
 import { type DestinationAction, type DestinationEvent, DestinationMachine } from './commit/destination-machine';
 import type { DestinationHost, ReceivedMigration } from './destination';
-import { describeSide } from './environment';
+import { describeSide, type SideEnvironment } from './environment';
 import { FRAME_HEADER_SIZE, FrameType } from './frame';
 import { compareAccounts, type HandoverAccount } from './handover/account';
 import { type Grace, gracePeriods } from './handover/grace';
@@ -32,7 +32,7 @@ import { elapsed, type MigrationOptions, type MigrationPhase } from './options';
 import type { PageConnection } from './page-connection';
 import { PageReceiver } from './page-receiver';
 import { type PassedMachine, receiveMachine } from './passed-descriptors';
-import { compareSides } from './preflight';
+import { compareSides, requireRoom } from './preflight';
 import { readRoundEnd, readState, receiveAudit } from './read-messages';
 import { validateLayout, validateSetup } from './setup';
 
@@ -55,6 +55,7 @@ export class DestinationRun<Guest extends { resume(): void }> {
   #cause: unknown = null;
   #memory: GuestMemory | null = null;
   #backend: Backend | null = null;
+  #environment: SideEnvironment | null = null;
   #links: DestinationLinks | null = null;
   #passed: PassedMachine | null = null;
   readonly #pageConnections: PageConnection[] = [];
@@ -169,6 +170,7 @@ export class DestinationRun<Guest extends { resume(): void }> {
     // Of taps that nobody uses yet it can be found out what this kernel carries of offloads; those that were passed are in use.
     if (this.#passed === null) await backend.probe();
     const environment = await describeSide(backend);
+    this.#environment = environment;
     const differences = [...compareSides(setup, environment), ...((await this.#host.compare?.(setup)) ?? [])];
     const fatal = differences.filter((difference) => difference.severity === 'fatal');
     const relay = setup.relay && backend.taps !== null && this.#options.handover !== false;
@@ -201,6 +203,7 @@ export class DestinationRun<Guest extends { resume(): void }> {
 
   async #relayout(frame: Frame, memory: GuestMemory, receiver: PageReceiver): Promise<void> {
     const change: LayoutMessage = validateLayout(this.#channel.parseJson(frame), frame.offset + FRAME_HEADER_SIZE);
+    if (change.kind === 'add') requireRoom(memory.regions, change, this.#environment!);
     if (change.kind === 'add') await memory.addRegion({ gpa: change.gpa, size: change.size });
     else await memory.removeRegion(change.gpa);
     receiver.relayout(memory);

@@ -63,7 +63,9 @@ class Arrivals implements DestinationLinks {
   }
 
   take(hello: HelloMessage, connection: Connection): void {
-    if (this.#over) connection.close();
+    const awaited = hello.channel === 'descriptors' ? this.#descriptors : this.#page(hello.index);
+    // Of one kind and number there is one: a second would be nobody's.
+    if (this.#over || awaited.resolved) connection.close();
     else if (hello.channel === 'descriptors') this.#descriptors.resolve(connection.takeFd());
     else {
       const { timeoutMs, signal } = this.#options;
@@ -93,9 +95,13 @@ class Arrivals implements DestinationLinks {
 }
 
 class Deferred<T> {
+  resolved = false;
   resolve: (value: T) => void = () => undefined;
   readonly promise = new Promise<T>((resolve) => {
-    this.resolve = resolve;
+    this.resolve = (value) => {
+      this.resolved = true;
+      resolve(value);
+    };
   });
 }
 
@@ -173,10 +179,10 @@ export class MigrationListener<Guest extends { resume(): void }> {
       this.#arrived.resolve(await run.receive(attempt.arrivals, hello));
     } catch (error) {
       this.failures++;
-      attempt.arrivals.close();
       this.#attempt = null;
       this.#options.onFailure?.(error);
     } finally {
+      attempt.arrivals.close();
       channel.close();
     }
   }

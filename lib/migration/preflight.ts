@@ -1,7 +1,25 @@
 /** What the two sides do not have in common, found out before the first page: all of it in one list. */
+import { VhostError } from '../errors';
 import { featureNames } from '../net/features';
 import type { SideEnvironment } from './environment';
-import type { Difference, SetupMessage } from './messages';
+import type { Difference, RegionMessage, SetupMessage } from './messages';
+
+/**
+ * As of SETUP, of guest memory that has grown: throws VHOST_ERR_INCOMPATIBLE. `here` as it was before there was any: memory that nobody has
+ * written to yet counts as available still.
+ */
+export function requireRoom(regions: readonly RegionMessage[], more: RegionMessage, here: SideEnvironment): void {
+  const bytes = regions.reduce((sum, { size }) => sum + size, more.size);
+  const refused =
+    bytes > here.freeMemory
+      ? `bytes of memory: ${bytes} here, ${here.freeMemory} available`
+      : regions.length >= here.maxRegions
+        ? `memory regions: ${regions.length + 1} here, ${here.maxRegions}`
+        : null;
+  if (refused !== null) {
+    throw new VhostError('VHOST_ERR_INCOMPATIBLE', `guest memory has grown beyond the destination: ${refused} there`);
+  }
+}
 
 /** A fatal difference ends the migration; with a degraded one something is worse there; a fine one is only told. */
 export function compareSides(setup: SetupMessage, here: SideEnvironment): Difference[] {

@@ -69,6 +69,8 @@ export class SourceRun {
   /** Once frames pass through this process. */
   #relay: SourceRelay | null = null;
   #nonce: Uint8Array | null = null;
+  /** Of the taps, from the device's stop to GO: until then the guest may have to go on here. */
+  #claims: (() => void)[] = [];
   /** performance.now() at the steps of the switchover. */
   readonly #at = { paused: 0, stopped: 0, synced: 0, lastPages: 0, ready: 0, running: 0 };
   #vrings: readonly StoppedRing[] = [];
@@ -241,6 +243,7 @@ export class SourceRun {
     this.#precopy.freeze();
     await this.#guest.pause();
     await this.#device.stop();
+    this.#claims = (this.#device.backend.taps ?? []).map((tap) => tap.claim('a migration'));
     this.#relay?.collect(this.#sink, this.#nonce!);
     this.#at.stopped = performance.now();
     await this.#precopy.endThrottle();
@@ -273,6 +276,8 @@ export class SourceRun {
   async #sendGo(): Promise<void> {
     this.#channel.commit();
     this.#phase('commit');
+    // Of a hand-over on one host the destination takes the same queues now.
+    this.#unclaim();
     await this.#channel.send(FrameType.GO, Buffer.alloc(0));
     await this.#channel.receiveJson<RunningMessage>(FrameType.RUNNING);
     this.#at.running = performance.now();
@@ -298,12 +303,17 @@ export class SourceRun {
   async #resume(): Promise<void> {
     this.#relay?.giveBack();
     if (this.#paused) {
+      this.#unclaim();
       if (!this.#device.running) await this.#device.start();
       this.#guest.resume();
       this.#paused = false;
     }
     await this.#leaveRelay();
     await this.#on({ kind: 'resumed' });
+  }
+
+  #unclaim(): void {
+    for (const release of this.#claims.splice(0)) release();
   }
 
   async #leaveRelay(): Promise<void> {

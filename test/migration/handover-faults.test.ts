@@ -91,9 +91,10 @@ test("what the source sends is given after what the destination's tap had: out o
     this: DestinationIntake,
     pair,
     frame,
+    offset,
   ) {
     const copy = Uint8Array.from(frame);
-    late.push(() => receive.call(this, pair, copy));
+    late.push(() => receive.call(this, pair, copy, offset));
   });
   jest.spyOn(DestinationIntake.prototype, 'finish').mockImplementation(async function (
     this: DestinationIntake,

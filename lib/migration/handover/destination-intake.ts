@@ -5,10 +5,11 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { EmulatedBackend } from '../../backend/emulated';
+import { ProtocolError } from '../../errors';
 import type { Tap } from '../../host/tap';
 import type { DestinationAccount } from './account';
 import { FlowOrder } from './flow-order';
-import { emptied, FrameQueue, mostOf } from './frame-queue';
+import { emptied, FrameQueue, MOST_BYTES, mostOf } from './frame-queue';
 import { digest, GuestAddresses, streamKey } from './frame-sort';
 import { type CutSide, GroupRecord } from './group-record';
 import { type Join, join } from './join';
@@ -16,6 +17,10 @@ import type { TapCounters } from './tap-counters';
 
 /** How long a frame that reached the source's tap may take to this one: two hosts have more between them than two queues. Milliseconds. */
 const UNDER_WAY_MS = 100;
+
+/** Of the source's frames that wait for the guest, and of its frames for groups: before GO nobody takes any of them. */
+const MOST_FRAMES = 1 << 20;
+const MOST_ENTRIES = 1 << 20;
 
 /** A guest takes what it was given within this time, unless it is kept from running. */
 const TAKE_MS = 10;
@@ -117,8 +122,13 @@ export class DestinationIntake {
     this.#startedAt = performance.now();
   }
 
-  /** A frame of the source's tap, for the guest. */
-  receive(pair: number, frame: Uint8Array): void {
+  /** A frame of the source's tap, for the guest; `offset` is where it came in the stream. Throws ProtocolError when too much waits. */
+  receive(pair: number, frame: Uint8Array, offset: number): void {
+    if (this.waiting >= MOST_FRAMES) {
+      throw new ProtocolError(`FRAMES: ${this.waiting + 1} frames wait`, offset, `at most ${MOST_FRAMES}`);
+    }
+    const bytes = this.queues.reduce((sum, { waitingBytes }) => sum + waitingBytes, frame.length);
+    if (bytes > MOST_BYTES) throw new ProtocolError(`FRAMES: ${bytes} bytes wait`, offset, `at most ${MOST_BYTES}`);
     this.#account.received++;
     this.#give(pair, Uint8Array.from(frame), this.#stream(frame, this.queues[pair]!.header, false));
   }
@@ -128,8 +138,10 @@ export class DestinationIntake {
     this.queues[queue]!.push(frame);
   }
 
-  /** A frame that reached the source's tap, and perhaps this one. */
-  seen(side: CutSide, stream: bigint, hash: bigint): void {
+  /** A frame that reached the source's tap, and perhaps this one. Throws ProtocolError when there are too many. */
+  seen(side: CutSide, stream: bigint, hash: bigint, offset: number): void {
+    const entries = this.#before.length + this.#after.length + this.#late.length + 1;
+    if (entries > MOST_ENTRIES) throw new ProtocolError(`GROUP: ${entries} entries`, offset, `at most ${MOST_ENTRIES}`);
     ({ before: this.#before, after: this.#after, late: this.#late })[side].add(stream, hash);
   }
 

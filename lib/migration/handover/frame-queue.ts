@@ -12,7 +12,7 @@ import { native } from '../../native';
 export type FrameListener = (arena: Uint8Array, at: number, end: number) => void;
 
 /** Beyond it a tap is not read: its queue takes what it can, and what it cannot is counted by the kernel. */
-const MOST_BYTES = 256 * 1024 * 1024;
+export const MOST_BYTES = 256 * 1024 * 1024;
 /** Batches read in one go. */
 const BATCHES_PER_TURN = 8;
 
@@ -47,6 +47,11 @@ export class FrameQueue implements FrameInlet {
   /** Frames that wait in the list. */
   get waiting(): number {
     return this.#waiting.length - this.#first;
+  }
+
+  /** Of them. */
+  get waitingBytes(): number {
+    return this.#bytes;
   }
 
   /** Reads everything that comes, from now on, and gives it to `listener`, who keeps what it wants by `push`. */

@@ -44,11 +44,13 @@ export class Takeover {
     }
     channel.on(FrameType.FRAMES, ({ payload, offset }) =>
       decodeFrames(payload, offset + FRAME_HEADER_SIZE, { pairs: taps.length, largest: STRIDE }, (pair, bytes) =>
-        intake.receive(pair, bytes),
+        intake.receive(pair, bytes, offset + FRAME_HEADER_SIZE),
       ),
     );
     channel.on(FrameType.GROUP, ({ payload, offset }) =>
-      decodeGroup(payload, offset + FRAME_HEADER_SIZE, (side, stream, hash) => intake.seen(side, stream, hash)),
+      decodeGroup(payload, offset + FRAME_HEADER_SIZE, (side, stream, hash) =>
+        intake.seen(side, stream, hash, offset + FRAME_HEADER_SIZE),
+      ),
     );
     return new Takeover(channel, intake, addresses);
   }
