@@ -288,7 +288,7 @@ export class DestinationRun<Guest extends { resume(): void }> {
       guest: this.#guest!,
       rounds: this.#rounds,
       pages: this.#pages,
-      bytes: this.#channel.bytesReceived,
+      bytes: this.#channel.bytesReceived + (this.#receiver?.moved.bytes ?? 0),
       startMs: this.#startMs,
       handover,
       degraded: this.#degraded,

@@ -350,12 +350,18 @@ export class SourceRun {
       totalMs: elapsed(recorder.began, this.#at.running),
       downtimeMs,
       downtimeParts: recorder.downtimeParts as unknown as DowntimeParts,
-      bytes: this.#channel.bytesSent,
+      bytes: this.#channel.bytesSent + this.#pageBytes,
       vrings: [...this.#vrings],
       differences,
       handover,
       audit,
     };
+  }
+
+  /** What went over page connections. */
+  get #pageBytes(): number {
+    if (this.#pageConnections.length === 0) return 0;
+    return this.#precopy.rounds.reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
   /** The rest of the frames, and both accounts of them. */

@@ -79,6 +79,8 @@ test.each([
   const { result, moved } = await move(address, { channels });
   expect(result.audit).toMatchObject({ total: MEMORY / 4096, differing: 0 });
   expect(result.handover?.unproven).toEqual([]);
+  // Whatever connections they took.
+  expect(result.bytes).toBeGreaterThan(result.rounds.reduce((sum, { bytes }) => sum + bytes, 0));
   await rig.discard(machine);
   await expectWhole(moved);
   await rig.discard(moved);
