@@ -32,7 +32,7 @@ import { elapsed, type MigrationOptions, type MigrationPhase } from './options';
 import type { PageConnection } from './page-connection';
 import { PageReceiver } from './page-receiver';
 import { type PassedMachine, receiveMachine } from './passed-descriptors';
-import { compareSides, requireRoom } from './preflight';
+import { compareProperties, compareSides, requireRoom } from './preflight';
 import { readRoundEnd, readState, receiveAudit } from './read-messages';
 import { validateLayout, validateSetup } from './setup';
 
@@ -171,7 +171,12 @@ export class DestinationRun<Guest extends { resume(): void }> {
     if (this.#passed === null) await backend.probe();
     const environment = await describeSide(backend);
     this.#environment = environment;
-    const differences = [...compareSides(setup, environment), ...((await this.#host.compare?.(setup)) ?? [])];
+    const { properties } = this.#host;
+    const differences = [
+      ...compareSides(setup, environment),
+      ...(properties === undefined ? [] : compareProperties(setup, properties)),
+      ...((await this.#host.compare?.(setup)) ?? []),
+    ];
     const fatal = differences.filter((difference) => difference.severity === 'fatal');
     const relay = setup.relay && backend.taps !== null && this.#options.handover !== false;
     if (relay) this.#grace = gracePeriods(setup.environment.bootId === environment.bootId);

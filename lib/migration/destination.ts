@@ -4,6 +4,7 @@
  */
 import type { Duplex } from 'node:stream';
 import type { Backend } from '../backend/backend';
+import type { DeviceProperties } from '../device/device-properties';
 import type { VirtioNetDevice } from '../device/virtio-net-device';
 import type { Tap } from '../host/tap';
 import type { GuestMemory } from '../memory/guest-memory';
@@ -17,6 +18,8 @@ import { StreamRecording } from './record-stream';
 
 /** What the owner of a destination provides: it alone knows taps, backends and guests. */
 export interface DestinationHost<Guest extends { resume(): void }> {
+  /** What the device is to be, where it is known: all that differs is told before the first page. */
+  properties?: DeviceProperties;
   /** What differs beside what the library finds itself (`compareSides`); a fatal difference ends the migration before the first page. */
   compare?(setup: SetupMessage): Promise<Difference[]>;
   createMemory(setup: SetupMessage): GuestMemory;

@@ -18,6 +18,8 @@ export interface SetupMessage {
   pairs: number;
   mac: string;
   mtu: number;
+  /** What the device is before any driver, as a saved device state has it. Only compared and told. */
+  properties: Readonly<Record<string, unknown>>;
   environment: SideEnvironment;
   /** Frames can be handed over: the source reads its taps itself. */
   relay: boolean;

@@ -1,4 +1,6 @@
 /** What the two sides do not have in common, found out before the first page: all of it in one list. */
+
+import type { DeviceProperties } from '../device/device-properties';
 import { VhostError } from '../errors';
 import { featureNames } from '../net/features';
 import type { SideEnvironment } from './environment';
@@ -19,6 +21,18 @@ export function requireRoom(regions: readonly RegionMessage[], more: RegionMessa
   if (refused !== null) {
     throw new VhostError('VHOST_ERR_INCOMPATIBLE', `guest memory has grown beyond the destination: ${refused} there`);
   }
+}
+
+/** Of the device that is to run here, where its owner says what it is: a driver must not find another one. */
+export function compareProperties(setup: SetupMessage, here: DeviceProperties): Difference[] {
+  return Object.entries(here)
+    .filter(([name, value]) => setup.properties[name] !== value)
+    .map(([name, value]) => ({
+      severity: 'fatal',
+      what: `property ${name}`,
+      source: String(setup.properties[name]),
+      destination: String(value),
+    }));
 }
 
 /** A fatal difference ends the migration; with a degraded one something is worse there; a fine one is only told. */

@@ -236,6 +236,20 @@ describe('preflight', () => {
     await listener.close();
   });
 
+  test('properties that differ are fatal, each by its name', async () => {
+    const host = there.host();
+    host.properties = { ...machine.device.properties, mtu: 9000, rxQueueSize: 512 };
+    await expect(move(`unix:${folder}/to`, {}, host)).rejects.toThrow(
+      /property rxQueueSize: 256 here, 512 there; property mtu: 1500 here, 9000 there/,
+    );
+    await rig.flows(machine);
+    host.properties = machine.device.properties;
+    const { moved } = await move(`unix:${folder}/to`, {}, host);
+    await rig.discard(machine);
+    await expectWhole(moved);
+    await rig.discard(moved);
+  });
+
   test('everything that is fatal is told at once', async () => {
     const host = there.host();
     host.compare = async () => [
