@@ -169,6 +169,21 @@ export class EmulatedPair {
     return device == null ? null : { nextAvail: device.nextAvail, usedIdx: device.usedIdx };
   }
 
+  /** Chains that the driver has posted for received frames and that are not used yet; 0 for a ring that is broken or not served. */
+  get room(): number {
+    const ring = this.#rings[0];
+    if (ring == null || ring.error !== null) return 0;
+    let taken = 0;
+    try {
+      while (taken < ring.size && ring.pop() >= 0) taken++;
+      ring.unpop(taken);
+    } catch {
+      // Whoever serves the ring meets the error and reports it.
+      return 0;
+    }
+    return taken;
+  }
+
   get counters(): { sent: number; refused: number; received: number; dropped: number } {
     return {
       sent: this.#transmit?.sent ?? 0,

@@ -98,6 +98,11 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
     return this.#stoppedRings;
   }
 
+  /** By pair in use: chains that the driver has posted for received frames and that are not used yet. Counting takes time. */
+  get room(): readonly number[] {
+    return this.#pairs.map((pair) => pair.room);
+  }
+
   /** Frames moved since the start, by pair. */
   get counters(): readonly EmulatedPair['counters'][] {
     return this.#pairs.map((pair) => pair.counters);

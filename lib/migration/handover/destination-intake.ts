@@ -22,8 +22,11 @@ const UNDER_WAY_MS = 100;
 const MOST_FRAMES = 1 << 20;
 const MOST_ENTRIES = 1 << 20;
 
-/** A guest takes what it was given within this time, unless it is kept from running. */
-const TAKE_MS = 10;
+/** A guest that has taken what it was given posts no more buffers for so many looks, each so long after the other. Milliseconds. */
+const LOOKS = 5;
+const LOOK_MS = 2;
+/** Longest time for it: a driver may post buffers anew only when many are missing. */
+const TAKE_MS = 100;
 
 interface KeptFrame {
   readonly pair: number;
@@ -168,7 +171,7 @@ export class DestinationIntake {
       // From here on each flow comes in the queue where its tap has it: only when the guest has taken what it got in another one.
       for (const queue of this.queues) queue.hold();
       await emptied(this.queues, this.backend);
-      await sleep(TAKE_MS);
+      await this.#taken();
     }
     for (const [pair, queue] of this.queues.entries()) {
       queue.passThrough((arena, at, end) => this.#sawExpected(pair, arena, at, end));
@@ -192,6 +195,18 @@ export class DestinationIntake {
       firstSentMs: this.#firstSentMs,
     };
     return account;
+  }
+
+  /** When the guest has taken what is in its rings, as far as the buffers that it posts anew tell. */
+  async #taken(): Promise<void> {
+    const deadline = performance.now() + TAKE_MS;
+    let before = -1;
+    for (let same = 0; same < LOOKS && performance.now() < deadline; ) {
+      await sleep(LOOK_MS);
+      const room = this.backend.room.reduce((sum, chains) => sum + chains, 0);
+      same = room === before ? same + 1 : 0;
+      before = room;
+    }
   }
 
   #firstReceivedMs(): number | null {
