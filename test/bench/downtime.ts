@@ -33,7 +33,7 @@ async function several(mover: Mover, count: number, local = false): Promise<Move
 
 const times = (moves: readonly Move[]): number[] => moves.map(({ result }) => result.downtimeMs);
 
-export function spreadOf(values: readonly number[]): string {
+function spreadOf(values: readonly number[]): string {
   return [0.5, 0.99, 1].map((share) => quantile(values, share).toFixed(2)).join(' / ');
 }
 

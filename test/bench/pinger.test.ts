@@ -45,12 +45,12 @@ describe('Pinger', () => {
   it('tells of requests without an answer, and of the longest silence', async () => {
     await using netns = await Netns.create();
     await netns.addBridge('br0');
-    const pinger = await Pinger.open(netns, RATE);
+    const pinger = await Pinger.open(netns);
     const guest = new Guest(await Tap.open({ name: 'guest', netns: netns.path, flags: IFF_TAP | IFF_NO_PI }));
     try {
       await netns.attach('br0', 'pinger');
       await netns.attach('br0', 'guest');
-      pinger.start();
+      pinger.start(RATE);
       while (pinger.answered < 5) await sleep(LOOK_MS);
       pinger.watch();
       await sleep(200);
@@ -67,7 +67,7 @@ describe('Pinger', () => {
       expect(asked).toBeGreaterThan(50);
       expect(silenceMs).toBeGreaterThan(250);
       expect(pinger.doubled).toBe(0);
-      pinger.start();
+      pinger.start(RATE);
       await sleep(100);
       pinger.hush();
       await sleep(100);

@@ -37,7 +37,6 @@ export interface Answers {
 export class Pinger {
   readonly name: string;
   readonly #tap: Tap;
-  readonly #rate: number;
   readonly #poll: PollHandle;
   readonly #outgoing: FrameArea = frameArea(new Uint8Array(STRIDE));
   readonly #incoming: FrameArea = frameArea(new Uint8Array(BATCH * STRIDE));
@@ -50,12 +49,12 @@ export class Pinger {
   #latest = 0;
   #silence = 0;
   #due = 0;
+  #step = 0;
   #timer: NodeJS.Timeout | null = null;
 
-  private constructor(tap: Tap, rate: number) {
+  private constructor(tap: Tap) {
     this.#tap = tap;
     this.name = tap.name;
-    this.#rate = rate;
     const { u8 } = this.#outgoing;
     writeEthernet(u8, 0, new Uint8Array([...parseMac(GUEST_MAC), ...parseMac(STATION_MAC)]), 0, 6, ETH_P_IP);
     const ends = [parseIpv4(PINGER_ADDRESS), parseIpv4(GUEST_ADDRESS)] as const;
@@ -67,10 +66,10 @@ export class Pinger {
     );
   }
 
-  static async open(netns: Netns, rate: number): Promise<Pinger> {
+  static async open(netns: Netns): Promise<Pinger> {
     const tap = await Tap.open({ name: 'pinger', netns: netns.path, flags: IFF_TAP | IFF_NO_PI });
     await tap.setTxQueueLen(TX_QUEUE_LENGTH);
-    return new Pinger(tap, rate);
+    return new Pinger(tap);
   }
 
   get answered(): number {
@@ -82,8 +81,9 @@ export class Pinger {
     return this.#doubled;
   }
 
-  /** Asks from now on. */
-  start(): void {
+  /** Asks from now on, `rate` times a second. */
+  start(rate: number): void {
+    this.#step = 1_000_000 / rate;
     this.#due = this.#latest = native().monotonicMicros();
     this.watch();
     this.#timer = setInterval(() => this.#ask(), 1);
@@ -118,7 +118,7 @@ export class Pinger {
     if (this.#tap.writeFrames(u8, STRIDE, 1, Int32Array.of(FRAME_SIZE)) === 0) return;
     this.#asked += 1;
     // No burst after this process did not get to run: what was due then is not asked.
-    this.#due = Math.max(this.#due + 1_000_000 / this.#rate, now);
+    this.#due = Math.max(this.#due + this.#step, now);
   }
 
   #read(): void {
