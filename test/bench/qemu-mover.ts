@@ -37,11 +37,6 @@ export class QemuMover {
     return readFileSync(join(this.#folder, `console-${this.#started}`), 'utf8');
   }
 
-  /** The guest has its turn on the processors, or rests. */
-  async turn(on: boolean): Promise<void> {
-    await this.#machine!.ask(on ? 'cont' : 'stop');
-  }
-
   /** `downtimeLimit`: milliseconds that QEMU may plan for, 300 by default. */
   async move(downtimeLimit: number): Promise<QemuMigration> {
     const uri = `unix:${join(this.#folder, 'migration')}`;
