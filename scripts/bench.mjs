@@ -29,6 +29,8 @@ const VHOST_PACKAGES = [
   [`${DPDK_DRIVERS}/librte_bus_vdev.so`, 'librte-bus-vdev23'],
   ['cc', 'gcc'],
   ['/usr/include/linux/vhost.h', 'linux-libc-dev'],
+  ['qemu-system-x86_64', 'qemu-system-x86'],
+  ['busybox', 'busybox-static'],
   ['ip', 'iproute2'],
   ['setpriv', 'util-linux'],
 ];
@@ -46,7 +48,7 @@ const options = program.parse().opts();
 
 if (options.list) {
   for (const { name, about, where } of BENCHMARKS) {
-    process.stdout.write(`${name.padEnd(10)} ${where.padEnd(8)} ${about}\n`);
+    process.stdout.write(`${name.padEnd(14)} ${where.padEnd(8)} ${about}\n`);
   }
 } else {
   process.exitCode = await main();

@@ -1,4 +1,6 @@
 import { downtime } from './downtime';
+import { downtimeQemu } from './downtime-qemu';
+import { downtimeVhost } from './downtime-vhost';
 import { memory } from './memory';
 import { packetRate } from './packet-rate';
 import { pages } from './pages';
@@ -43,5 +45,17 @@ export const BENCHMARKS: readonly Benchmark[] = [
     about: 'frames a second that a guest receives, against a C program and dpdk-testpmd',
     where: 'vhost',
     run: (settings) => packetRate('rx', settings),
+  },
+  {
+    name: 'downtime-vhost',
+    about: 'migrations on vhost-net at 10,000 and at 500 frames a second each way',
+    where: 'vhost',
+    run: downtimeVhost,
+  },
+  {
+    name: 'downtime-qemu',
+    about: "migrations of a vhost-net guest against QEMU's of one",
+    where: 'vhost',
+    run: downtimeQemu,
   },
 ];

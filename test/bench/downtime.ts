@@ -53,14 +53,21 @@ function tell(name: string, moves: readonly Move[], faults: Faults): number {
   return lost + duplicated + reordered + corrupted + differing;
 }
 
-async function run(name: string, options: MoverOptions, count: number, local = false): Promise<[Move[], number]> {
+/** Answers what counts and how much went wrong. Migrations of the warm-up are moves before those. */
+export async function run(
+  name: string,
+  options: MoverOptions,
+  count: number,
+  { local = false, warmUp = 0 } = {},
+): Promise<[Move[], number]> {
   await using mover = await Mover.start(options);
+  await several(mover, warmUp, local);
   const moves = await several(mover, count, local);
   return [moves, tell(name, moves, await mover.settle())];
 }
 
 /** The count of what went wrong, against none. */
-function none(name: string, wrong: number): BenchResult {
+export function none(name: string, wrong: number): BenchResult {
   return {
     name,
     ours: wrong,
@@ -108,7 +115,7 @@ async function manyPairs(rounds: number): Promise<BenchResult[]> {
 export async function downtime({ migrations, pairs }: BenchSettings): Promise<BenchResult[]> {
   const seconds = 60 + migrations * 2;
   const [moves, wrong] = await run('downtime', { rate: RATE, memory: MEMORY, seconds }, migrations);
-  const [local, wrongLocal] = await run('downtime-local', { rate: RATE, memory: LARGE }, 7, true);
+  const [local, wrongLocal] = await run('downtime-local', { rate: RATE, memory: LARGE }, 7, { local: true });
   return [
     limited('downtime-p99-ms', quantile(times(moves), 0.99), P99_LIMIT_MS, interquartileRange(times(moves))),
     none('downtime-frames', wrong),

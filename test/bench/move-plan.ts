@@ -2,8 +2,13 @@
 import type { MigrationResult } from '../../lib/migration/options';
 import type { LedgerReport } from '../../lib/observe/frame-ledger';
 
+export type MovePath = 'emulated' | 'vhost-kernel';
+
 export interface MovePlan {
   readonly netns: string;
+  readonly path: MovePath;
+  /** `echo` answers whoever sends. */
+  readonly program: 'traffic' | 'echo';
   /** Frames a second, each way. */
   readonly rate: number;
   readonly pairs: number;

@@ -1,7 +1,9 @@
-/** One of two processes between which a guest goes back and forth, on the emulated data path. */
+/** One of two processes between which a guest goes back and forth. */
 import { readFileSync } from 'node:fs';
+import type { Backend } from '../../lib/backend/backend';
 import { EmulatedBackend } from '../../lib/backend/emulated';
 import { prepareTap } from '../../lib/backend/tap-features';
+import { VhostKernelBackend } from '../../lib/backend/vhost-kernel';
 import {
   VIRTIO_F_VERSION_1,
   VIRTIO_NET_F_MRG_RXBUF,
@@ -71,6 +73,10 @@ function write({ regions: [first] }: GuestMemory, bytes: number): void {
   }
 }
 
+function backendOn(queues: readonly Tap[]): Promise<Backend> | Backend {
+  return plan.path === 'emulated' ? new EmulatedBackend({ taps: queues }) : VhostKernelBackend.open({ taps: queues });
+}
+
 async function discard(): Promise<void> {
   await machine?.runner.pause();
   await machine?.device.close();
@@ -96,7 +102,7 @@ const orders: Obedience<MoveOrders> = {
       memory,
       {
         gpa: BOOT_GPA,
-        program: 'traffic',
+        program: plan.program,
         features: FEATURES,
         mac: GUEST_MAC,
         peerMac: STATION_MAC,
@@ -111,7 +117,7 @@ const orders: Obedience<MoveOrders> = {
       },
       { log },
     );
-    const backend = new EmulatedBackend({ taps });
+    const backend = await backendOn(taps);
     const device = new VirtioNetDevice({ memory, backend, features: FEATURES, queues: guest.queues, mac: GUEST_MAC });
     machine = { memory, device, runner: new GuestRunner(guest, device, log) };
     await device.start();
@@ -122,10 +128,10 @@ const orders: Obedience<MoveOrders> = {
     listener = await MigrationListener.listen<GuestRunner>(address, {
       createMemory: (setup) => GuestMemory.create(setup.regions),
       createBackend: async (_setup, passed) => {
-        if (passed === null || passed.length === 0) return new EmulatedBackend({ taps });
+        if (passed === null || passed.length === 0) return backendOn(taps);
         for (const tap of taps) await tap.close();
         taps = [...passed];
-        return new EmulatedBackend({ taps });
+        return backendOn(taps);
       },
       createDevice: async (state, memory, backend) => VirtioNetDevice.restore(state, { memory, backend }),
       createGuest: async (saved, memory, device) => {

@@ -1,21 +1,18 @@
 /** A guest that goes back and forth between two processes, and a station in this one that talks with it: in a network namespace of its own. */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { SideProcess } from '../../lib/demo/side-process';
 import { Netns } from '../../lib/host/netns';
 import type { LedgerReport } from '../../lib/observe/frame-ledger';
 import { Station } from '../../lib/observe/station';
-import { FRAME_SIZE, firstToGuest, GUEST_MAC, type Move, type MoveOrders, STATION_MAC, TO_NETWORK } from './move-plan';
+import { FRAME_SIZE, firstToGuest, GUEST_MAC, type Move, type MovePath, STATION_MAC, TO_NETWORK } from './move-plan';
+import { Sides } from './sides';
 
 const BRIDGE = 'br0';
-/** From lib/demo, where SideProcess looks. */
-const SIDE = '../../test/bench/move-side.js';
 const DRAIN_MS = 500;
 const PATIENCE_MS = 20_000;
 
 export interface MoverOptions {
+  /** Default: emulated. */
+  readonly path?: MovePath;
   readonly rate: number;
   readonly pairs?: number;
   readonly memory: number;
@@ -30,10 +27,7 @@ export type Faults = Pick<LedgerReport, 'sent' | 'lost' | 'duplicated' | 'reorde
 export class Mover {
   readonly #netns: Netns;
   readonly #station: Station;
-  readonly #folder = mkdtempSync(join(tmpdir(), 'vhn-mover-'));
-  readonly #sides = ['a', 'b'].map((name) => new SideProcess<MoveOrders>(SIDE, name));
-  #at = 0;
-  #moves = 0;
+  readonly #sides = new Sides();
 
   private constructor(netns: Netns, station: Station) {
     this.#netns = netns;
@@ -41,7 +35,8 @@ export class Mover {
   }
 
   /** The guest runs in the first process, and both talk. */
-  static async start({ rate, pairs = 1, memory, written = 0, seconds = 100 }: MoverOptions): Promise<Mover> {
+  static async start(options: MoverOptions): Promise<Mover> {
+    const { path = 'emulated', rate, pairs = 1, memory, written = 0, seconds = 100 } = options;
     const netns = await Netns.create();
     await netns.addBridge(BRIDGE);
     const capacity = 2 ** Math.ceil(Math.log2((rate * seconds) / pairs));
@@ -59,9 +54,7 @@ export class Mover {
     });
     const mover = new Mover(netns, station);
     await netns.attach(BRIDGE, station.name);
-    const plan = { netns: netns.path, rate, pairs, memory, written, capacity };
-    for (const side of mover.#sides) await netns.attach(BRIDGE, (await side.ask('open', plan)).tap);
-    await mover.#sides[0]!.ask('boot', null);
+    await mover.#sides.boot(netns, BRIDGE, { path, program: 'traffic', rate, pairs, memory, written, capacity });
     const deadline = Date.now() + PATIENCE_MS;
     while (station.ledgers.some(({ received }) => received === 0)) {
       if (Date.now() > deadline) throw new Error('the guest was not heard');
@@ -71,28 +64,22 @@ export class Mover {
     return mover;
   }
 
-  async move(local = false): Promise<Move> {
-    const [from, to] = [this.#sides[this.#at]!, this.#sides[1 - this.#at]!];
-    const address = `unix:${join(this.#folder, String(this.#moves++))}`;
-    await to.ask('listen', { address });
-    const [move] = await Promise.all([from.ask('migrate', { address, local }), to.ask('arrived', null)]);
-    this.#at = 1 - this.#at;
-    return move;
+  move(local = false): Promise<Move> {
+    return this.#sides.move(local);
   }
 
   /** Largest RssAnon of each process, in bytes. */
-  async own(): Promise<number[]> {
-    return Promise.all(this.#sides.map(async (side) => (await side.ask('own', null)).bytes));
+  own(): Promise<number[]> {
+    return this.#sides.own();
   }
 
   /** Ends the traffic and accounts for it. */
   async settle(): Promise<Faults> {
     this.#station.hush();
-    const side = this.#sides[this.#at]!;
-    const { sent } = await side.ask('hush', null);
+    const sent = await this.#sides.hush();
     await sleep(DRAIN_MS);
     const here = sent.map((count, flow) => this.#station.ledgers[flow]!.report(count));
-    const { frames } = await side.ask('report', { sent: sent.map((_, flow) => this.#station.sentOf(flow)) });
+    const frames = await this.#sides.report(sent.map((_, flow) => this.#station.sentOf(flow)));
     const sum = (pick: (report: LedgerReport) => number): number =>
       [...here, ...frames].reduce((total, report) => total + pick(report), 0);
     return {
@@ -105,10 +92,8 @@ export class Mover {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.allSettled(this.#sides.map((side) => side.ask('end', null)));
-    for (const side of this.#sides) side.kill();
+    await this.#sides[Symbol.asyncDispose]();
     await this.#station.close();
     await this.#netns.delete();
-    rmSync(this.#folder, { recursive: true, force: true });
   }
 }

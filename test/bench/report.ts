@@ -60,5 +60,6 @@ export function resultLine(result: BenchResult): string {
     return `  ${result.name} ${result.ours.toFixed(2)} of at most ${result.peer.toFixed(2)}: ${verdict}`;
   }
   const figure = `${result.ratio.toFixed(3)} (spread ${result.spread.toFixed(3)})`;
-  return `  ${result.name} ours / ${result.peerName}: ${figure}, goal ${result.goal.toFixed(2)} ${verdict}`;
+  const sides = result.less === true ? `${result.peerName} / ours` : `ours / ${result.peerName}`;
+  return `  ${result.name} ${sides}: ${figure}, goal ${result.goal.toFixed(2)} ${verdict}`;
 }

@@ -14,7 +14,7 @@ export interface BenchSettings {
 
 /**
  * One comparison: figures in the benchmark's unit, `ratio` the median of ours / peer pair by pair, `spread` its interquartile range. Where the
- * peer is a limit that must not be passed, `ratio` is limit / ours and the goal 1.
+ * peer is a limit that must not be passed, `ratio` is limit / ours and the goal 1; where `less` is better, peer / ours.
  */
 export interface BenchResult {
   readonly name: string;
@@ -25,4 +25,5 @@ export interface BenchResult {
   readonly spread: number;
   readonly goal: number;
   readonly met: boolean;
+  readonly less?: true;
 }
