@@ -121,8 +121,8 @@ function ratio(
 }
 
 /**
- * A guest of its own for each: two that were measured in an emulated machine had a kernel panic some seconds after their first migration.
- * On the machine itself, without vhost, the same guest was moved six times.
+ * A guest of its own for each: in an emulated machine two were not there any more some seconds after their first migration, one by a kernel
+ * panic. On the machine itself, without vhost, the same guest was moved six times.
  */
 async function qemuTurn(limit: number): Promise<Turn> {
   await using there = await Network.create();
