@@ -150,6 +150,16 @@ export function invalidArgument(message: string, hint?: string): VhostError {
   return new VhostError('VHOST_ERR_INVALID_ARGUMENT', message, hint === undefined ? {} : { hint });
 }
 
+/** What anything that was thrown says. */
+export function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** Ended by whoever waits for it: `reason` is that of the AbortSignal. */
+export function abortedError(doing: string, reason: unknown): VhostError {
+  return new VhostError('VHOST_ERR_ABORTED', `cancelled while ${doing}: ${reasonOf(reason ?? 'aborted')}`);
+}
+
 /** Use of a closed object. */
 export function closedError(what: string): VhostError {
   return new VhostError('VHOST_ERR_CLOSED', `${what} is closed`);

@@ -6,6 +6,7 @@ import {
   VIRTIO_RING_F_EVENT_IDX,
   VIRTIO_RING_F_INDIRECT_DESC,
 } from '../constants/virtio-net';
+import { reasonOf } from '../errors';
 import type { EventFdWatch } from '../host/event-fd';
 import type { Tap } from '../host/tap';
 import { GUEST_OFFLOADS } from '../net/feature-rules';
@@ -113,7 +114,7 @@ export class EmulatedPair {
       return run();
     } catch (error) {
       if (ring === 0) this.#watchInlet(false);
-      this.#onFault({ queue: this.index * 2 + ring, message: error instanceof Error ? error.message : String(error) });
+      this.#onFault({ queue: this.index * 2 + ring, message: reasonOf(error) });
       return false;
     }
   }

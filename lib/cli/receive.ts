@@ -1,7 +1,7 @@
 /** `vhost-net receive`: waits for a guest and runs it. */
 import { Command, Option } from 'commander';
 import { MAX_QUEUE_PAIRS } from '../device/device-properties';
-import { invalidArgument, VhostError } from '../errors';
+import { invalidArgument, reasonOf, VhostError } from '../errors';
 import type { GuestRunner } from '../guest/guest-runner';
 import type { Tap } from '../host/tap';
 import { type Address, parseAddress } from '../migration/address';
@@ -120,7 +120,7 @@ async function arrive(
   const onFailure = (error: unknown): void => {
     if (isDryRun(error)) process.stdout.write('compared with a source, nothing was moved\n');
     else if (flags.once === true) reject(error);
-    else process.stderr.write(`an attempt failed, still waiting: ${error instanceof Error ? error.message : error}\n`);
+    else process.stderr.write(`an attempt failed, still waiting: ${reasonOf(error)}\n`);
   };
   const options: MigrationListenerOptions = { signal, onEvent, onFailure };
   if (flags.deadAfter !== undefined) options.deadAfterMs = flags.deadAfter;

@@ -1,4 +1,5 @@
 /** How the demo's processes talk: orders go to a child, each is answered by the word of the same name, and a child says what happens. */
+import { reasonOf } from '../errors';
 
 /** Orders by name, each with what it takes and what answers it. */
 export type OrderBook = Readonly<Record<string, { order: unknown; word: unknown }>>;
@@ -32,7 +33,7 @@ export function obey<Book extends OrderBook>(orders: Obedience<Book>): void {
     try {
       tell({ is: 'word', name, word: await orders[name as keyof Book](order as never) });
     } catch (error) {
-      tell({ is: 'failed', name, reason: error instanceof Error ? error.message : String(error) });
+      tell({ is: 'failed', name, reason: reasonOf(error) });
     }
     if (name === 'end') process.disconnect();
   };

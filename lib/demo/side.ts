@@ -9,6 +9,7 @@ import {
   VIRTIO_RING_F_INDIRECT_DESC,
 } from '../constants/virtio-net';
 import { VirtioNetDevice } from '../device/virtio-net-device';
+import { reasonOf } from '../errors';
 import { Guest } from '../guest/guest';
 import { GuestRunner } from '../guest/guest-runner';
 import { Tap } from '../host/tap';
@@ -88,7 +89,7 @@ class Side {
     listen: async () => {
       this.#listener = await MigrationListener.listen('tcp:127.0.0.1:0', this.#host, {
         onEvent: (event) => this.#onEvent(event),
-        onFailure: (error) => tell({ is: 'event', text: error instanceof Error ? error.message : String(error) }),
+        onFailure: (error) => tell({ is: 'event', text: reasonOf(error) }),
       });
       return { address: this.#listener.address };
     },

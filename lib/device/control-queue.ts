@@ -5,7 +5,7 @@
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { VIRTIO_NET_CTRL_HDR_SIZE, VIRTIO_NET_ERR, VIRTIO_NET_OK } from '../constants/virtio-net-ctrl';
-import { VhostError } from '../errors';
+import { reasonOf, VhostError } from '../errors';
 import { type ControlCommand, type MalformedCommand, parseControlCommand } from '../net/control-command';
 import { emit, type Trace, traced } from '../trace/trace';
 import type { DeviceQueue } from '../virtqueue/device-queue';
@@ -97,7 +97,7 @@ export class ControlQueue {
         if (turn % COMMANDS_PER_TURN === 0) await nextTurn();
       }
     } catch (error) {
-      this.#error = error instanceof VhostError ? error : queue.fail(messageOf(error));
+      this.#error = error instanceof VhostError ? error : queue.fail(reasonOf(error));
     }
     // Without a pause since the last look at the queue: a kick from now on begins anew, none falls between.
     this.#serving = false;
@@ -142,7 +142,7 @@ export class ControlQueue {
     try {
       done = command.kind !== 'malformed' && command.kind !== 'unknown' && (await this.#handler(command));
     } catch (error) {
-      emit(this.#trace, { kind: 'fault', object: 'control queue', message: `${command.kind}: ${messageOf(error)}` });
+      emit(this.#trace, { kind: 'fault', object: 'control queue', message: `${command.kind}: ${reasonOf(error)}` });
     }
     const ack = done ? VIRTIO_NET_OK : VIRTIO_NET_ERR;
     if (traced(this.#trace)) {
@@ -168,5 +168,3 @@ export class ControlQueue {
     this.#onBroken(error);
   }
 }
-
-const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));

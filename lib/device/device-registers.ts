@@ -4,7 +4,7 @@
  */
 import type { Backend } from '../backend/backend';
 import * as net from '../constants/virtio-net';
-import { VhostError } from '../errors';
+import { reasonOf, VhostError } from '../errors';
 import { hasBit } from '../net/features';
 import type { Turns } from '../turns';
 import { type QueueState, validateQueueState } from '../virtqueue/queue-state';
@@ -68,7 +68,7 @@ export class DeviceRegisters {
       try {
         await this.#parts.start(life);
       } catch (error) {
-        this.#parts.break(life, `the data path could not be started: ${message(error)}`);
+        this.#parts.break(life, `the data path could not be started: ${reasonOf(error)}`);
       }
     });
   }
@@ -116,7 +116,7 @@ export class DeviceRegisters {
       if (queue.size > life.queueMax(number)) throw new VhostError('VHOST_ERR_RING', `size ${queue.size}`);
       validateQueueState(queue, life.memory, hasBit(life.features, net.VIRTIO_RING_F_EVENT_IDX));
     } catch (error) {
-      this.#parts.break(life, `queue ${number}: ${message(error)}`);
+      this.#parts.break(life, `queue ${number}: ${reasonOf(error)}`);
       return;
     }
     queue.ready = true;
@@ -131,7 +131,7 @@ export class DeviceRegisters {
       if (role.kind === 'control') this.#parts.control.start(life);
       else await backend.startQueue(role.index);
     } catch (error) {
-      this.#parts.break(life, `queue ${number}: ${message(error)}`);
+      this.#parts.break(life, `queue ${number}: ${reasonOf(error)}`);
     }
   }
 
@@ -167,7 +167,7 @@ export class DeviceRegisters {
           if (backend.running) await backend.stopQueue(role.index);
         }
       } catch (error) {
-        this.#parts.break(life, `queue ${number} could not be taken out of service: ${message(error)}`);
+        this.#parts.break(life, `queue ${number} could not be taken out of service: ${reasonOf(error)}`);
       }
       if (life !== this.#life) return;
       life.forgetQueue(number);
@@ -190,8 +190,4 @@ export class DeviceRegisters {
   #violation(what: string | null): void {
     if (what !== null) this.violation(what);
   }
-}
-
-function message(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -6,7 +6,7 @@
 import { EventEmitter } from 'node:events';
 import type { Backend, PrepareOptions, QueueNotifiers, RingFault, RingPosition } from '../backend/backend';
 import * as net from '../constants/virtio-net';
-import { VhostError } from '../errors';
+import { reasonOf, VhostError } from '../errors';
 import { EventFd } from '../host/event-fd';
 import type { DirtySource } from '../memory/dirty-log';
 import type { GuestMemory } from '../memory/guest-memory';
@@ -403,7 +403,7 @@ export class VirtioNetDevice extends EventEmitter<DeviceEvents> {
     try {
       await this.#receivePause.end(life, this.#backend);
     } catch (error) {
-      this.#break(life, `receive could not go on: ${error instanceof Error ? error.message : String(error)}`);
+      this.#break(life, `receive could not go on: ${reasonOf(error)}`);
       throw error;
     }
   }

@@ -1,4 +1,5 @@
 /** One thing that was looked for. */
+import { reasonOf } from '../errors';
 export interface Finding {
   readonly name: string;
   readonly found: boolean;
@@ -32,5 +33,5 @@ export function adviceOf(error: unknown): string | undefined {
 export function messageOf(error: unknown): string {
   if (typeof error === 'object' && error !== null && 'code' in error && typeof error.code === 'string')
     return error.code;
-  return error instanceof Error ? error.message : String(error);
+  return reasonOf(error);
 }

@@ -1,5 +1,5 @@
 /** How long something may be waited for, and who may end the wait: one clock and one signal for all steps of a piece of work. */
-import { invalidArgument, VhostError } from '../errors';
+import { abortedError, invalidArgument, VhostError } from '../errors';
 
 export interface WaitOptions {
   /** Longest wait for all of it. Milliseconds. */
@@ -58,9 +58,7 @@ export class WaitLimits {
   }
 
   #aborted(): VhostError {
-    const reason: unknown = this.#signal?.reason;
-    const why = reason instanceof Error ? reason.message : String(reason ?? 'aborted');
-    return new VhostError('VHOST_ERR_ABORTED', `cancelled while ${this.#doing}: ${why}`);
+    return abortedError(this.#doing, this.#signal?.reason);
   }
 
   #timedOut(): VhostError {

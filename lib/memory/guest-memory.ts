@@ -3,7 +3,7 @@
  * whoever told a device of the memory listens to changes.
  */
 import { readFileSync } from 'node:fs';
-import { check, closedError, invalidArgument, VhostError } from '../errors';
+import { check, closedError, invalidArgument, reasonOf, VhostError } from '../errors';
 import { type FdHandle, type MappingHandle, native } from '../native';
 import { type HostAddress, hva, PAGE_SIZE } from './address';
 import {
@@ -297,9 +297,7 @@ export class GuestMemory {
       }
     }
     if (failures.length > 0) {
-      const [first, second] = [cause, failures[0]].map((error) =>
-        error instanceof Error ? error.message : String(error),
-      );
+      const [first, second] = [cause, failures[0]].map(reasonOf);
       throw new VhostError('VHOST_ERR_MEMORY_TABLE', `${first}; and undoing the change failed too: ${second}`, {
         cause,
       });

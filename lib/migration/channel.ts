@@ -4,8 +4,8 @@
  */
 import { randomBytes } from 'node:crypto';
 import type { Duplex } from 'node:stream';
-import { ProtocolError, VhostError } from '../errors';
-import { abortedError, peerEnded, silentError } from './endings';
+import { abortedError, ProtocolError, VhostError } from '../errors';
+import { peerEnded, silentError } from './endings';
 import {
   decodeFrameHeader,
   encodeFrameHeader,

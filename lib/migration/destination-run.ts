@@ -5,7 +5,7 @@
  */
 import type { Backend } from '../backend/backend';
 import type { VirtioNetDevice } from '../device/virtio-net-device';
-import { ProtocolError, VhostError } from '../errors';
+import { ProtocolError, reasonOf, VhostError } from '../errors';
 import type { GuestMemory } from '../memory/guest-memory';
 import type { FdHandle } from '../native';
 import { type Announcements, announce } from './announce';
@@ -98,7 +98,7 @@ export class DestinationRun<Guest extends { resume(): void }> {
 
   #outcome(): unknown {
     if (this.#machine.state !== 'leaking') return this.#cause;
-    const why = this.#cause instanceof Error ? this.#cause.message : String(this.#cause);
+    const why = reasonOf(this.#cause);
     return new VhostError('VHOST_ERR_MIGRATION', `${why}; and what there was of the guest could not be let go of`, {
       cause: this.#cause,
       hint: 'end this process: only then it is certain that the guest does not run here',
@@ -350,7 +350,7 @@ export class DestinationRun<Guest extends { resume(): void }> {
 
   async #tell(): Promise<void> {
     const cause = this.#cause;
-    const reason = cause instanceof Error ? cause.message : String(cause);
+    const reason = reasonOf(cause);
     const aborted = cause instanceof VhostError && cause.code === 'VHOST_ERR_ABORTED';
     await this.#channel.sendLast(aborted ? FrameType.CANCEL : FrameType.ERROR, reason);
   }

@@ -1,13 +1,7 @@
 /** What ends the use of a connection, or an attempt, as errors. */
-import { VhostError } from '../errors';
+import { reasonOf, VhostError } from '../errors';
 import type { SourceState } from './commit/source-machine';
 import { FrameType } from './frame';
-
-/** Ended by whoever waits for it. */
-export function abortedError(doing: string, reason: unknown): VhostError {
-  const why = reason instanceof Error ? reason.message : String(reason ?? 'aborted');
-  return new VhostError('VHOST_ERR_ABORTED', `cancelled while ${doing}: ${why}`);
-}
 
 /** What a CANCEL or ERROR of the peer becomes. */
 export function peerEnded(type: FrameType, payload: Buffer): VhostError {
@@ -30,7 +24,7 @@ export function silentError(forMs: number): VhostError {
 
 /** What the end of an attempt that did not succeed is called at the source: its cause, where the guest goes on there. */
 export function endOfAttempt(state: SourceState, cause: unknown): unknown {
-  const why = cause instanceof Error ? cause.message : String(cause);
+  const why = reasonOf(cause);
   switch (state) {
     case 'uncertain':
       return new VhostError('VHOST_ERR_UNCERTAIN', `GO was sent, but the destination did not say RUNNING: ${why}`, {

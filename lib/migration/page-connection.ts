@@ -3,10 +3,10 @@
  * thread pool; otherwise they go through the stream.
  */
 import type { Duplex } from 'node:stream';
-import { check, ProtocolError, systemError, VhostError } from '../errors';
+import { abortedError, check, ProtocolError, systemError, VhostError } from '../errors';
 import { type FdHandle, native, type PageLinkHandle } from '../native';
 import { Channel } from './channel';
-import { abortedError, peerEnded } from './endings';
+import { peerEnded } from './endings';
 import { decodeFrameHeader, FRAME_HEADER_SIZE, FrameType, frameName, verifyFrame } from './frame';
 import {
   checkPagesEnd,

@@ -1,10 +1,10 @@
 /** Sends the pages of a round over all page connections at once, or over the control channel when there are none. */
 
+import { abortedError } from '../errors';
 import { PAGE_SIZE } from '../memory/address';
 import type { GuestMemory } from '../memory/guest-memory';
 import type { PageBitmap } from '../memory/page-bitmap';
 import { BandwidthLimit, type Clock } from './bandwidth-limit';
-import { abortedError } from './endings';
 import type { PageCarrier, PagesMoved } from './page-carrier';
 import { PageChunks } from './page-chunks';
 import { PageStore } from './page-store';

@@ -1,7 +1,6 @@
 /** Waits until a socket can be read or written, without a thread. */
-import { check, VhostError } from '../errors';
+import { abortedError, check, VhostError } from '../errors';
 import { type FdHandle, native, type PollHandle } from '../native';
-import { abortedError } from './endings';
 
 export const Readiness = { READABLE: 1, WRITABLE: 2 } as const;
 export type Readiness = (typeof Readiness)[keyof typeof Readiness];

@@ -6,7 +6,7 @@ import { fstatSync } from 'node:fs';
 import { open, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { VirtioNetDevice } from '../device/virtio-net-device';
-import { invalidArgument, VhostError } from '../errors';
+import { abortedError, invalidArgument, reasonOf, VhostError } from '../errors';
 import type { GuestMemory } from '../memory/guest-memory';
 import { native } from '../native';
 import { Channel } from './channel';
@@ -89,10 +89,7 @@ function create(path: string): Promise<SaveFile> {
 }
 
 function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted !== true) return;
-  const reason: unknown = signal.reason;
-  const why = reason instanceof Error ? reason.message : String(reason);
-  throw new VhostError('VHOST_ERR_ABORTED', `cancelled while saving: ${why}`);
+  if (signal?.aborted === true) throw abortedError('saving', signal.reason);
 }
 
 function openError(error: unknown, path: string): unknown {
@@ -177,7 +174,7 @@ class Standstill {
     try {
       await this.end();
     } catch (error) {
-      const [first, second] = [cause, error].map((each) => (each instanceof Error ? each.message : String(each)));
+      const [first, second] = [cause, error].map(reasonOf);
       throw new VhostError('VHOST_ERR_MIGRATION', `${first}; and the guest could not go on: ${second}`, { cause });
     }
   }

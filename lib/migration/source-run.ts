@@ -7,7 +7,7 @@
 import { randomBytes } from 'node:crypto';
 import type { StoppedRing } from '../backend/backend';
 import type { VirtioNetDevice } from '../device/virtio-net-device';
-import { VhostError } from '../errors';
+import { reasonOf, VhostError } from '../errors';
 import { native } from '../native';
 import { compareWithHashes } from './audit';
 import type { Channel } from './channel';
@@ -324,7 +324,7 @@ export class SourceRun {
 
   async #tell(): Promise<void> {
     const cause = this.#cause;
-    const reason = cause instanceof Error ? cause.message : String(cause);
+    const reason = reasonOf(cause);
     const aborted = cause instanceof VhostError && cause.code === 'VHOST_ERR_ABORTED';
     await this.#channel.sendLast(aborted ? FrameType.CANCEL : FrameType.ERROR, reason);
     // A failure while the guest runs here: frames need not pass through this process any more.

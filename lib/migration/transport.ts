@@ -4,7 +4,7 @@
  */
 import { isIPv6 } from 'node:net';
 import * as so from '../constants/socket';
-import { invalidArgument, VhostError } from '../errors';
+import { invalidArgument, reasonOf, VhostError } from '../errors';
 import { StreamSocket } from '../host/socket';
 import { WaitLimits, type WaitOptions } from '../host/wait-limits';
 import { type Address, formatAddress, parseAddress } from './address';
@@ -209,6 +209,6 @@ class SocketListener implements Listener {
 
 function asVhostError(error: unknown): VhostError {
   if (error instanceof VhostError) return error;
-  const message = error instanceof Error ? error.message : String(error);
+  const message = reasonOf(error);
   return new VhostError('VHOST_ERR_MIGRATION', `a connection was given up: ${message}`, { cause: error });
 }

@@ -3,7 +3,7 @@
  * looked at every now and then, as the rounds of a migration would.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { invalidArgument, VhostError } from '../errors';
+import { abortedError, invalidArgument, VhostError } from '../errors';
 import { PAGE_SIZE } from '../memory/address';
 import { dataRanges } from '../memory/data-ranges';
 import { type DirtySource, DirtyUnion } from '../memory/dirty-log';
@@ -141,9 +141,7 @@ async function sample(
 }
 
 function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted !== true) return;
-  const why = signal.reason instanceof Error ? signal.reason.message : String(signal.reason);
-  throw new VhostError('VHOST_ERR_ABORTED', `cancelled while the dirty rate was measured: ${why}`);
+  if (signal?.aborted === true) throw abortedError('the dirty rate was measured', signal.reason);
 }
 
 function loggedAlready(): VhostError {
