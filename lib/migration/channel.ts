@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import type { Duplex } from 'node:stream';
-import { abortedError, ProtocolError, VhostError } from '../errors';
+import { abortedError, ProtocolError, reasonOf, VhostError } from '../errors';
 import { peerEnded, silentError } from './endings';
 import {
   decodeFrameHeader,
@@ -29,14 +29,16 @@ export interface Frame {
 
 export interface ChannelOptions {
   /** Longest wait for a single frame, and for the peer to take what was written. Milliseconds. */
-  timeoutMs?: number;
-  signal?: AbortSignal;
+  timeoutMs?: number | undefined;
+  signal?: AbortSignal | undefined;
   /** HELLO was exchanged before: checksums begin with this, and frames are counted from 1. */
   seed?: number;
   /** Hears of all bytes that are sent, in their order. */
   onSent?: ((bytes: Uint8Array) => void) | undefined;
 }
 
+/** A peer of which so long nothing is heard is gone. Milliseconds. */
+const DEAD_AFTER_MS = 10_000;
 /** How long a closed channel waits for the peer to close. */
 const LINGER_MS = 1000;
 /** Frames are read ahead of whoever takes them, up to here. */
@@ -157,7 +159,7 @@ export class Channel {
   }
 
   /** From now on: says something now and then, and ends the channel when nothing was heard of the peer for so long. Milliseconds. */
-  keepAlive(deadAfterMs: number): void {
+  keepAlive(deadAfterMs = DEAD_AFTER_MS): void {
     this.#startPumping();
     this.#life = new SignsOfLife(
       {
@@ -335,6 +337,12 @@ export class Channel {
         resolve();
       });
     });
+  }
+
+  /** The same, of an attempt that ended by `cause`: CANCEL where whoever waited for it ended it, ERROR otherwise. */
+  async sendCause(cause: unknown): Promise<void> {
+    const aborted = cause instanceof VhostError && cause.code === 'VHOST_ERR_ABORTED';
+    await this.sendLast(aborted ? FrameType.CANCEL : FrameType.ERROR, reasonOf(cause));
   }
 
   /** Ends this side; what the peer still sends is thrown away, and a peer that does not end its side is not waited for. Idempotent. */

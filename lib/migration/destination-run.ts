@@ -36,8 +36,6 @@ import { compareProperties, compareSides, requireRoom } from './preflight';
 import { readRoundEnd, readState, receiveAudit } from './read-messages';
 import { validateLayout, validateSetup } from './setup';
 
-const DEAD_AFTER_MS = 10_000;
-
 /** Further connections of an attempt, as they come. */
 export interface DestinationLinks {
   /** The `index`th page connection, greeted. */
@@ -89,7 +87,7 @@ export class DestinationRun<Guest extends { resume(): void }> {
         throw new ProtocolError(`HELLO is for channel ${hello.channel}`, FRAME_HEADER_SIZE, 'control');
       }
       this.#attempt = hello.identity;
-      this.#channel.keepAlive(this.#options.deadAfterMs ?? DEAD_AFTER_MS);
+      this.#channel.keepAlive(this.#options.deadAfterMs);
       await this.#on({ kind: 'connect', attempt: hello.identity });
     });
     if (this.#machine.state !== 'running') throw this.#outcome();
@@ -120,7 +118,7 @@ export class DestinationRun<Guest extends { resume(): void }> {
     } catch (error) {
       this.#cause ??= error;
       // Before HELLO there is nothing to let go of.
-      if (this.#machine.state === 'waiting') await this.#tell();
+      if (this.#machine.state === 'waiting') await this.#channel.sendCause(this.#cause);
       else await this.#on({ kind: 'step-failed' });
       return false;
     }
@@ -135,7 +133,7 @@ export class DestinationRun<Guest extends { resume(): void }> {
     start: () => this.#start(),
     'send-running': () => this.#sendRunning(),
     release: () => this.#release(),
-    tell: () => this.#tell(),
+    tell: () => this.#channel.sendCause(this.#cause),
     close: async () => this.#channel.close(),
   };
 
@@ -346,13 +344,6 @@ export class DestinationRun<Guest extends { resume(): void }> {
     for (const tap of this.#passed?.taps ?? []) await tap.close();
     this.#memory?.close();
     await this.#on({ kind: 'released' });
-  }
-
-  async #tell(): Promise<void> {
-    const cause = this.#cause;
-    const reason = reasonOf(cause);
-    const aborted = cause instanceof VhostError && cause.code === 'VHOST_ERR_ABORTED';
-    await this.#channel.sendLast(aborted ? FrameType.CANCEL : FrameType.ERROR, reason);
   }
 
   #phase(phase: MigrationPhase): void {

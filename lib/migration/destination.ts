@@ -74,8 +74,8 @@ export class MigrationDestination<Guest extends { resume(): void }> {
     const { timeoutMs, signal } = this.#options;
     const recording = this.#options.record === undefined ? null : new StreamRecording(this.#options.record);
     const channel = new Channel(stream, {
-      ...(timeoutMs === undefined ? {} : { timeoutMs }),
-      ...(signal === undefined ? {} : { signal }),
+      timeoutMs,
+      signal,
       onSent: recording?.write,
     });
     try {

@@ -150,8 +150,8 @@ export class MigrationListener<Guest extends { resume(): void }> {
   async #take(connection: Connection): Promise<void> {
     const { timeoutMs, signal } = this.#options;
     const channel = new Channel(connection.stream, {
-      ...(timeoutMs === undefined ? {} : { timeoutMs }),
-      ...(signal === undefined ? {} : { signal }),
+      timeoutMs,
+      signal,
     });
     const hello = await channel.answer();
     if (hello.channel !== 'control') {

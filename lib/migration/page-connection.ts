@@ -36,8 +36,8 @@ export interface PageConnectionParts {
 
 export interface PageConnectionOptions {
   /** Longest wait for the peer in the middle of a round. Milliseconds, default 30,000. */
-  timeoutMs?: number;
-  signal?: AbortSignal;
+  timeoutMs?: number | undefined;
+  signal?: AbortSignal | undefined;
   /** Default none; anything else goes through the stream. */
   compression?: PageCompression;
 }

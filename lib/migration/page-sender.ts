@@ -10,9 +10,9 @@ import { PageChunks } from './page-chunks';
 import { PageStore } from './page-store';
 
 export interface PageSenderOptions {
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Bytes a second over all connections together; 0, the default, for no limit. */
-  maxBandwidth?: number;
+  maxBandwidth?: number | undefined;
   clock?: Clock;
 }
 

@@ -44,8 +44,8 @@ export async function restoreFromFile<Guest extends { resume(): void }>(
   let device: VirtioNetDevice | undefined;
   try {
     const channel = new Channel(reader, {
-      ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
-      ...(options.signal === undefined ? {} : { signal: options.signal }),
+      timeoutMs: options.timeoutMs,
+      signal: options.signal,
     });
     saved = await readSaved(channel, host, size);
     const { memory, backend, state, pages } = saved;

@@ -56,8 +56,8 @@ export async function saveToFile(
   const standstill = new Standstill(device, guest);
   try {
     const channel = new Channel(writer, {
-      ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
-      ...(options.signal === undefined ? {} : { signal: options.signal }),
+      timeoutMs: options.timeoutMs,
+      signal: options.signal,
     });
     const environment = await describeSide(device.backend);
     await standstill.begin();

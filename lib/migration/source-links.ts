@@ -19,10 +19,6 @@ export interface LinkOptions {
 /** Makes one more connection to where the control connection goes. */
 export type Dial = () => Promise<Connection>;
 
-function channelOptions({ timeoutMs, signal }: LinkOptions): { timeoutMs?: number; signal?: AbortSignal } {
-  return { ...(timeoutMs === undefined ? {} : { timeoutMs }), ...(signal === undefined ? {} : { signal }) };
-}
-
 async function greet(
   connection: Connection,
   identity: Uint8Array,
@@ -32,7 +28,8 @@ async function greet(
   recording: StreamRecording | null = null,
 ): Promise<void> {
   try {
-    const channel = new Channel(connection.stream, { ...channelOptions(options), onSent: recording?.write });
+    const { timeoutMs, signal } = options;
+    const channel = new Channel(connection.stream, { timeoutMs, signal, onSent: recording?.write });
     await channel.greet(identity, kind, index, options.compression);
   } catch (error) {
     connection.close();
@@ -80,10 +77,10 @@ export function asPages(
   options: LinkOptions,
   recording: StreamRecording | null = null,
 ): PageConnection {
-  const { compression = 'none' } = options;
+  const { compression = 'none', timeoutMs, signal } = options;
   const { stream } = connection;
   const fd = isDirect(connection, options) ? connection.takeFd() : null;
-  return pageConnection({ stream, fd, seed, recording }, { ...channelOptions(options), compression });
+  return pageConnection({ stream, fd, seed, recording }, { timeoutMs, signal, compression });
 }
 
 /** A connection for descriptors, whose owner closes it. */

@@ -7,7 +7,7 @@
 import { randomBytes } from 'node:crypto';
 import type { StoppedRing } from '../backend/backend';
 import type { VirtioNetDevice } from '../device/virtio-net-device';
-import { reasonOf, VhostError } from '../errors';
+import { VhostError } from '../errors';
 import { native } from '../native';
 import { compareWithHashes } from './audit';
 import type { Channel } from './channel';
@@ -38,8 +38,6 @@ import type { MigrationOutcome, MigrationRecord } from './record';
 import { Recorder } from './recorder';
 import { describeSetup } from './setup';
 import { type Dial, openDescriptors, openPageConnections } from './source-links';
-
-const DEAD_AFTER_MS = 10_000;
 
 export interface SourceLinks {
   /** Null where there is the control connection alone. */
@@ -92,8 +90,8 @@ export class SourceRun {
     const { signal, maxBandwidth } = options;
     this.#carriers = [new ControlPages(channel, options.compression)];
     const sender = new PageSender(parts.device.memory, this.#carriers, {
-      ...(signal === undefined ? {} : { signal }),
-      ...(maxBandwidth === undefined ? {} : { maxBandwidth }),
+      signal,
+      maxBandwidth,
     });
     this.#precopy = new Precopy({ ...parts, channel, sender, options, began, onEvent });
   }
@@ -155,7 +153,7 @@ export class SourceRun {
     const device = this.#device;
     const channel = this.#channel;
     await channel.greet(this.identity);
-    channel.keepAlive(this.#options.deadAfterMs ?? DEAD_AFTER_MS);
+    channel.keepAlive(this.#options.deadAfterMs);
     const environment = await describeSide(device.backend);
     this.#recorder.source = environment;
     // Without a link no frame is for the guest.
@@ -323,10 +321,7 @@ export class SourceRun {
   }
 
   async #tell(): Promise<void> {
-    const cause = this.#cause;
-    const reason = reasonOf(cause);
-    const aborted = cause instanceof VhostError && cause.code === 'VHOST_ERR_ABORTED';
-    await this.#channel.sendLast(aborted ? FrameType.CANCEL : FrameType.ERROR, reason);
+    await this.#channel.sendCause(this.#cause);
     // A failure while the guest runs here: frames need not pass through this process any more.
     if (!this.#paused) await this.#leaveRelay();
   }

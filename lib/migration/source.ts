@@ -60,8 +60,8 @@ export class MigrationSource {
     const connection = dial === null ? null : await dial();
     const recording = this.#options.record === undefined ? null : new StreamRecording(this.#options.record);
     const channel = new Channel(connection?.stream ?? (to as Duplex), {
-      ...(timeoutMs === undefined ? {} : { timeoutMs }),
-      ...(signal === undefined ? {} : { signal }),
+      timeoutMs,
+      signal,
       onSent: recording?.write,
     });
     const links = { dial, pageConnections: dial === null || local ? 0 : channels, local };
