@@ -66,8 +66,6 @@ export class DestinationRun<Guest extends { resume(): void }> {
   #hashes: BigUint64Array | null = null;
   #startMs = 0;
   #degraded: unknown = null;
-  #rounds = 0;
-  #pages = 0;
 
   constructor(host: DestinationHost<Guest>, channel: Channel, options: MigrationOptions) {
     this.#host = host;
@@ -147,8 +145,6 @@ export class DestinationRun<Guest extends { resume(): void }> {
     }
     this.#receiver = new PageReceiver(this.#memory, this.#pageConnections);
     await this.#receivePages(this.#memory, this.#receiver);
-    this.#rounds = this.#receiver.round;
-    this.#pages = this.#receiver.moved.pages;
     if (this.#options.audit !== false && !setup.local) this.#hashes = this.#receiver.hashes();
     for (const pages of this.#pageConnections) pages.close();
     this.#receiver.close();
@@ -219,9 +215,9 @@ export class DestinationRun<Guest extends { resume(): void }> {
       throw new ProtocolError('OPEN', frame.offset, 'no OPEN: frames are not handed over, or it came before');
     }
     this.#takeover = await Takeover.prepare(this.#channel, frame, memory, taps);
-    const nonce = await this.#takeover.open(this.#grace);
+    await this.#takeover.open(this.#grace);
     await this.#on({ kind: 'open', attempt: this.#attempt });
-    const opened: OpenedMessage = { nonce: Buffer.from(nonce).toString('hex') };
+    const opened: OpenedMessage = { nonce: Buffer.from(this.#takeover.nonce).toString('hex') };
     await this.#channel.sendJson(FrameType.OPENED, opened);
   }
 
@@ -289,8 +285,8 @@ export class DestinationRun<Guest extends { resume(): void }> {
       memory: this.#memory!,
       device,
       guest: this.#guest!,
-      rounds: this.#rounds,
-      pages: this.#pages,
+      rounds: this.#receiver?.round ?? 0,
+      pages: this.#receiver?.moved.pages ?? 0,
       bytes: this.#channel.bytesReceived + (this.#receiver?.moved.bytes ?? 0),
       startMs: this.#startMs,
       handover,

@@ -100,7 +100,7 @@ export class Precopy {
         bytes: (sent.pages - sent.zeroPages) * PAGE_SIZE,
         ms: sent.ms,
         dirtyPages: sent.dirtyAfter,
-        hotPages: countIn(this.#hotPages ?? this.#bitmap, this.#bitmap),
+        hotPages: countIn(this.#hotPages!, this.#bitmap),
         dirtyBy: this.#dirtyBy,
       },
       costs,

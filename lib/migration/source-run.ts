@@ -174,7 +174,7 @@ export class SourceRun {
   /** Tells the machine what has happened and does what it says. */
   async #on(event: SourceEvent): Promise<void> {
     for (const action of this.#machine.on(event)) {
-      if (!(await this.#attempt(() => this.#do(action)))) return;
+      if (!(await this.#attempt(this.#actions[action]))) return;
     }
   }
 
@@ -193,15 +193,11 @@ export class SourceRun {
   #failure(error: unknown): SourceEvent {
     const { attempt } = this.#machine;
     if (this.#channel.peerHasEnded) return { kind: 'ended', attempt };
-    const code = error instanceof VhostError ? error.code : '';
     // A cancel comes too late there: whatever fails leaves the source without an answer.
     if (this.state === 'committed') return { kind: 'step-failed' };
+    const code = error instanceof VhostError ? error.code : '';
     const kinds: Record<string, SourceLocalKind> = { VHOST_ERR_ABORTED: 'cancel', VHOST_ERR_TIMEOUT: 'timeout' };
     return { kind: kinds[code] ?? 'step-failed' };
-  }
-
-  #do(action: SourceAction): Promise<void> {
-    return this.#actions[action]();
   }
 
   readonly #actions: Readonly<Record<SourceAction, () => Promise<void>>> = {

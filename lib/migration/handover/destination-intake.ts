@@ -9,7 +9,7 @@ import { ProtocolError } from '../../errors';
 import type { Tap } from '../../host/tap';
 import type { DestinationAccount } from './account';
 import { FlowOrder } from './flow-order';
-import { emptied, FrameQueue, MOST_BYTES, mostOf } from './frame-queue';
+import { drainAll, emptied, FrameQueue, MOST_BYTES, mostOf } from './frame-queue';
 import { digest, GuestAddresses, streamKey } from './frame-sort';
 import { type CutSide, GroupRecord } from './group-record';
 import { type Join, join } from './join';
@@ -69,21 +69,18 @@ export class DestinationIntake {
         this.#firstSentMs ??= performance.now() - this.#startedAt;
       },
     });
-    for (const queue of this.queues) {
-      queue.collect(() => {
-        this.#account.discarded++;
-      });
-    }
+    for (const queue of this.queues) queue.collect(null);
   }
 
   /** Throws away no more. `addresses` are the guest's. */
   open(addresses: readonly string[]): void {
     this.#addresses = new GuestAddresses(addresses);
     // What waited before this moment is as good as thrown away, and what found a queue full that nobody had read is no loss.
-    for (const queue of this.queues) while (!queue.drain());
+    drainAll(this.queues);
     this.counters.restart();
     for (const [pair, queue] of this.queues.entries()) {
-      while (!queue.drain());
+      drainAll([queue]);
+      this.#account.discarded += queue.taken;
       queue.most = 0;
       queue.collect((frame) => this.#keep(pair, frame));
     }
@@ -99,7 +96,7 @@ export class DestinationIntake {
     }
     const stream = this.#stream(frame, at, sort === 'group');
     const before = stream === null ? undefined : this.#flows?.moved(stream, pair);
-    if (before != null) while (!this.queues[before]!.drain());
+    if (before != null) drainAll([this.queues[before]!]);
     const kept = { pair, frame, stream, group: sort === 'group' };
     this.#kept.push({ ...kept, digest: kept.group ? digest(frame, at, frame.length) : 0n });
   }
@@ -153,7 +150,7 @@ export class DestinationIntake {
    * directly and nothing waits in between.
    */
   async finish(complete: boolean): Promise<DestinationAccount> {
-    for (const queue of this.queues) while (!queue.drain());
+    drainAll(this.queues);
     const joins = this.#joins();
     const positions = new Map<bigint, number>();
     let matched = 0;

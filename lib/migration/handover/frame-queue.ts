@@ -8,7 +8,7 @@ import { type FrameInlet, type InletWatch, watchTap } from '../../backend/frame-
 import type { Tap } from '../../host/tap';
 import { native } from '../../native';
 
-/** Hears of a frame, with its virtio-net header, at [at, end) of `arena`, which it must not keep. */
+/** Hears of a frame, with its virtio-net header, at [at, end) of `arena`: of its own while a queue collects, otherwise nothing to keep. */
 export type FrameListener = (arena: Uint8Array, at: number, end: number) => void;
 
 /** Beyond it a tap is not read: its queue takes what it can, and what it cannot is counted by the kernel. */
@@ -25,9 +25,8 @@ export class FrameQueue implements FrameInlet {
   #first = 0;
   #bytes = 0;
   #listener: FrameListener | null = null;
-  #collecting = false;
-  /** Neither: frames stay in the tap's queue. */
-  #holding = false;
+  /** What is done with the tap's frames; where it holds they stay in its queue. */
+  #mode: 'collect' | 'pass' | 'hold' = 'pass';
   /** On the tap; while it collects, or while somebody waits for frames. */
   #tapWatch: InletWatch | null = null;
   #callback: (() => void) | null = null;
@@ -54,11 +53,10 @@ export class FrameQueue implements FrameInlet {
     return this.#bytes;
   }
 
-  /** Reads everything that comes, from now on, and gives it to `listener`, who keeps what it wants by `push`. */
-  collect(listener: FrameListener): void {
+  /** Reads everything that comes, from now on, and gives it to `listener`, who keeps what it wants by `push`; null throws it away. */
+  collect(listener: FrameListener | null): void {
     this.#listener = listener;
-    this.#collecting = true;
-    this.#holding = false;
+    this.#mode = 'collect';
     this.#watch();
     this.drain();
   }
@@ -66,16 +64,14 @@ export class FrameQueue implements FrameInlet {
   /** The list, then the tap. `listener` hears of what is read from the tap on its way. */
   passThrough(listener: FrameListener | null = null): void {
     this.#listener = listener;
-    this.#collecting = false;
-    this.#holding = false;
+    this.#mode = 'pass';
     this.#watch();
     this.#announce();
   }
 
   /** The list alone: the tap is not read. */
   hold(): void {
-    this.#collecting = false;
-    this.#holding = true;
+    this.#mode = 'hold';
     this.#watch();
   }
 
@@ -105,7 +101,7 @@ export class FrameQueue implements FrameInlet {
   }
 
   #tell(listener: FrameListener, arena: Uint8Array, stride: number, count: number, lengths: Int32Array): void {
-    if (!this.#collecting) {
+    if (this.#mode !== 'collect') {
       for (let index = 0; index < count; index++) listener(arena, index * stride, index * stride + lengths[index]!);
       return;
     }
@@ -148,9 +144,9 @@ export class FrameQueue implements FrameInlet {
     const count =
       this.waiting > 0
         ? this.#readList(arena, stride, max, lengths)
-        : this.#collecting || this.#holding
-          ? 0
-          : this.#readTap(arena, stride, max, lengths);
+        : this.#mode === 'pass'
+          ? this.#readTap(arena, stride, max, lengths)
+          : 0;
     if (count > 0) this.firstReadAt ??= performance.now();
     return count;
   }
@@ -194,9 +190,11 @@ export class FrameQueue implements FrameInlet {
   }
 
   #watch(): void {
-    const wanted = this.#collecting ? this.#bytes <= MOST_BYTES : this.#callback !== null && !this.#holding;
+    const wanted =
+      this.#mode === 'collect' ? this.#bytes <= MOST_BYTES : this.#mode === 'pass' && this.#callback !== null;
     if (wanted === (this.#tapWatch !== null)) return;
-    if (wanted) this.#tapWatch = watchTap(this.tap, () => (this.#collecting ? this.drain() : this.#callback?.()));
+    if (wanted)
+      this.#tapWatch = watchTap(this.tap, () => (this.#mode === 'collect' ? this.drain() : this.#callback?.()));
     else {
       this.#tapWatch!.close();
       this.#tapWatch = null;
@@ -205,7 +203,7 @@ export class FrameQueue implements FrameInlet {
 
   /** Reads no more. Idempotent. */
   close(): void {
-    this.#collecting = false;
+    this.#mode = 'hold';
     this.#callback = null;
     this.#watch();
   }
@@ -213,6 +211,11 @@ export class FrameQueue implements FrameInlet {
 
 /** Longest time for a guest to take what waits for it. */
 const PATIENCE_MS = 10_000;
+
+/** While they collect: reads until each was found empty. */
+export function drainAll(queues: readonly FrameQueue[]): void {
+  for (const queue of queues) while (!queue.drain());
+}
 
 /** Over several queues. */
 export const mostOf = (queues: readonly FrameQueue[]): number => Math.max(...queues.map(({ most }) => most));

@@ -18,7 +18,7 @@ import { headerLength } from '../../net/header';
 import { announce, carriesNonce } from '../announce';
 import type { SourceAccount } from './account';
 import { FrameBatch } from './frame-batch';
-import { emptied, FrameQueue, mostOf } from './frame-queue';
+import { drainAll, emptied, FrameQueue, mostOf } from './frame-queue';
 import { digest, GuestAddresses, streamKey, vlanOf } from './frame-sort';
 import type { Grace } from './grace';
 import { GroupEntries } from './group-record';
@@ -142,22 +142,22 @@ export class SourceRelay {
     this.#recorded = [];
     for (const [pair, queue] of this.#queues.entries()) {
       for (const frame of queue.takeAll()) this.#hand(pair, frame);
-      queue.collect((arena, at, end) => this.#sort(pair, arena, at, end));
+      queue.collect((frame) => this.#sort(pair, frame));
     }
     // Ahead of the state: a destination that says it is ready knows what must not be given twice, whatever becomes of this side.
     this.#flush();
   }
 
-  #sort(pair: number, arena: Uint8Array, start: number, end: number): void {
-    const at = start + this.#queues[pair]!.header;
+  #sort(pair: number, frame: Uint8Array): void {
+    const at = this.#queues[pair]!.header;
     const account = this.#account;
-    if (carriesNonce(arena, at, end, this.#nonce!)) {
+    if (carriesNonce(frame, at, frame.length, this.#nonce!)) {
       account.read++;
       account.markers++;
       this.#reachedCut(pair);
       return;
     }
-    const sort = this.addresses.sort(arena, at);
+    const sort = this.addresses.sort(frame, at);
     if (this.#drained) {
       if (sort === 'unicast') account.late++;
       return;
@@ -169,16 +169,16 @@ export class SourceRelay {
     }
     if (sort === 'group') {
       const side = this.#cut[pair] !== true ? 'before' : this.#late ? 'late' : 'after';
-      this.#group[side].add(streamKey(arena, at, end, this.#queues.length), digest(arena, at, end));
+      this.#group[side].add(streamKey(frame, at, frame.length, this.#queues.length), digest(frame, at, frame.length));
       if (this.#cut[pair] === true) {
         account.read++;
         account.groupAfterCut++;
-        this.#kept.push({ pair, frame: arena.slice(start, end) });
+        this.#kept.push({ pair, frame });
         this.#flushSoon();
         return;
       }
     }
-    this.#hand(pair, arena.slice(start, end));
+    this.#hand(pair, frame);
   }
 
   #hand(pair: number, frame: Uint8Array): void {
@@ -219,7 +219,7 @@ export class SourceRelay {
 
   /** The destination runs. Resolves when everything for the guest has been sent; the tap is read on. */
   async finish(grace: Grace): Promise<SourceAccount> {
-    this.#drainAll();
+    drainAll(this.#queues);
     if (!this.#cut.every((cut) => cut)) {
       await Promise.race([
         new Promise<void>((resolve) => {
@@ -229,7 +229,7 @@ export class SourceRelay {
       ]);
     }
     // It may have come while this process did not get to run.
-    this.#drainAll();
+    drainAll(this.#queues);
     if (this.#cutBy === null) {
       this.#cutBy = 'timeout';
       this.#cutOthers();
@@ -237,15 +237,11 @@ export class SourceRelay {
     this.#late = true;
     // A forward that ran beside the announcement may still put its frame behind it.
     if (!(await grace())) this.#weakGraces++;
-    this.#drainAll();
+    drainAll(this.#queues);
     this.#drained = true;
     this.#flush();
     this.#kept = [];
     return this.account;
-  }
-
-  #drainAll(): void {
-    for (const queue of this.#queues) while (!queue.drain());
   }
 
   get account(): SourceAccount {

@@ -56,10 +56,9 @@ export class Takeover {
   }
 
   /** What comes is kept from now on. When this resolves nothing that reaches the other tap later is missing here. */
-  async open(grace: Grace): Promise<Uint8Array> {
+  async open(grace: Grace): Promise<void> {
     this.intake.open(this.#addresses);
     if (!(await grace())) this.intake.weakGraces++;
-    return this.nonce;
   }
 
   /** The guest runs: the source's frames to the last, then those of this tap. `source` is null where the source was lost before. */

@@ -55,6 +55,16 @@ test('while it collects everything is read at once and goes to whoever listens, 
   expect(read()).toEqual([]);
 });
 
+test('what nobody listens to is read, counted and thrown away', () => {
+  queue.collect(null);
+  station.burst(20);
+  queue.drain();
+  expect(queue.taken).toBe(20);
+  queue.passThrough();
+  station.burst(5);
+  expect(read()).toEqual(range(20, 25));
+});
+
 test('drain: says when it found the queue empty', () => {
   station.burst(700);
   queue.collect(() => undefined);
