@@ -1,12 +1,13 @@
 // The benchmarks. Those that need /dev/vhost-net are measured here where it can be opened, else in the test VM, all of one run in one boot; the
 // others always here.
 import { spawn, spawnSync } from 'node:child_process';
-import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command, InvalidArgumentError } from 'commander';
+import { canOpen } from './devices.mjs';
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const { BENCHMARKS } = createRequire(import.meta.url)('../dist/test/bench/catalogue.js');
@@ -155,15 +156,6 @@ function buildPeer() {
     stdio: 'inherit',
   });
   return status === 0 ? target : null;
-}
-
-function canOpen(path) {
-  try {
-    closeSync(openSync(path, 'r+'));
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 function names(text) {

@@ -1,21 +1,13 @@
 // Runs the tests, part by part, each where it can run, and closes with one line of counts.
 import { spawnSync } from 'node:child_process';
-import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { canOpen } from './devices.mjs';
 
 const HERE = 'on this machine';
 const IN_VM = 'in the test VM';
 const jest = ['node_modules/jest/bin/jest.js', '--ci', '--no-colors'];
-
-function canOpen(path) {
-  try {
-    closeSync(openSync(path, 'r+'));
-    return true;
-  } catch {
-    return false;
-  }
-}
 
 const vhostHere = canOpen('/dev/vhost-net');
 

@@ -1,10 +1,10 @@
 // Migrations in a row under load: emulated ones on the machine itself, vhost-net ones where /dev/vhost-net is. Progress on standard error, one line
 // of JSON at the end; exit status 1 when anything was lost, doubled, reordered, damaged, differing, unproven, or did not finish.
 import { spawn } from 'node:child_process';
-import { closeSync, openSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command, InvalidArgumentError } from 'commander';
+import { canOpen } from './devices.mjs';
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 /** What `--short` leaves of it. */
@@ -58,15 +58,6 @@ function outputOf([file, ...args]) {
     child.once('error', (error) => process.stderr.write(`soak: ${error.message}\n`));
     child.once('close', (status) => settle({ status, output }));
   });
-}
-
-function canOpen(path) {
-  try {
-    closeSync(openSync(path, 'r+'));
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 function wholeNumber(text) {

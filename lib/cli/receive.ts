@@ -1,5 +1,6 @@
 /** `vhost-net receive`: waits for a guest and runs it. */
 import { Command, Option } from 'commander';
+import { BACKENDS, type BackendName, closeTaps, type Machine, machineHost, openTaps } from '../demo/machine';
 import { MAX_QUEUE_PAIRS } from '../device/device-properties';
 import { invalidArgument, reasonOf, VhostError } from '../errors';
 import type { GuestRunner } from '../guest/guest-runner';
@@ -12,7 +13,6 @@ import { restoreFromFile } from '../migration/restore';
 import { accountText } from '../report/account-text';
 import { addTlsOptions, eventsTarget, numberFrom, readTlsFiles, type TlsFlags, wholeNumber } from './arguments';
 import { EventWriter } from './events';
-import { BACKENDS, type BackendName, closeTaps, type Machine, machineHost, openTaps } from './machine';
 import { checkControl, ENDINGS, StopSignals, serveMachine } from './service';
 
 interface Flags extends TlsFlags {

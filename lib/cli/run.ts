@@ -1,8 +1,9 @@
 /** `vhost-net run`: a guest that sends and accounts for frames, to be migrated. */
 import { Command, Option } from 'commander';
+import { BACKENDS, type BackendName, bootMachine, closeTaps, openBackend, openTaps } from '../demo/machine';
 import { MAX_QUEUE_PAIRS } from '../device/device-properties';
+import { GuestMemory } from '../memory/guest-memory';
 import { numberFrom, wholeNumber } from './arguments';
-import { BACKENDS, type BackendName, bootMachine, closeTaps, openTaps } from './machine';
 import { ENDINGS, StopSignals, serveMachine } from './service';
 
 interface Flags {
@@ -19,6 +20,8 @@ interface Flags {
 }
 
 const MIB = 1024 ** 2;
+/** Frames of a flow that are told apart. */
+const LEDGER_CAPACITY = 1 << 20;
 
 const HELP = `
 The tap is made when there is none of that name, and goes with this process unless it is persistent. Join it to a network by itself.
@@ -48,8 +51,16 @@ async function run(flags: Flags): Promise<void> {
   const stop = new StopSignals();
   const taps = await openTaps({ name, netns, pairs });
   try {
-    const settings = { mac, peerMac, rate, frameSize, pairs, memory: memory * MIB };
-    const machine = await bootMachine(backend, taps, settings);
+    const path = await openBackend(backend, taps);
+    const machine = await bootMachine(GuestMemory.create([{ gpa: 0, size: memory * MIB }]), path, {
+      program: 'traffic',
+      mac,
+      peerMac,
+      rate,
+      frameSize,
+      pairs,
+      ledgerCapacity: LEDGER_CAPACITY,
+    });
     const told = (): void => {
       process.stdout.write(`the guest ${mac} runs on tap ${taps[0]!.name}, orders are taken at ${control}\n`);
     };

@@ -1,9 +1,11 @@
 /** A process that runs a guest until it has left, is ended by order or by a signal. */
+import { endMachine, type Machine } from '../demo/machine';
 import { VhostError } from '../errors';
 import type { ControlHooks, ControlParts, Departure } from '../migration/control-desk';
 import { ControlServer } from '../migration/control-server';
+import type { Json } from '../migration/json';
 import { listen } from '../migration/transport';
-import { describeGuest, endMachine, type Machine } from './machine';
+import { sumReports } from '../observe/ledger-set';
 
 const SIGNALS: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM'];
 /** How often the guest is looked at: it stops by itself when a ring is broken. Milliseconds. */
@@ -42,6 +44,21 @@ export interface Service {
   told(): void;
   /** The guest goes on without orders; absent where that is no use. */
   unserved?(error: unknown): void;
+}
+
+/** The guest's own account of its frames. */
+function describeGuest({ guest: { guest, failure } }: Machine): Json {
+  const { received, duplicated, reordered, corrupted } = sumReports(guest.ledgers.map((ledger) => ledger.report(0)));
+  return {
+    program: guest.program,
+    pairs: guest.pairs,
+    sent: guest.sent,
+    received,
+    duplicated,
+    reordered,
+    corrupted,
+    failure: failure === null ? null : String(failure),
+  };
 }
 
 /** Serves orders until the guest's time here is over; then lets it go. */

@@ -1,4 +1,4 @@
-/** What `run` and `receive` own: taps, and the built-in guest with a device on them. */
+/** What a process that runs the built-in guest owns: taps, and the guest with a device on them. */
 import type { Backend } from '../backend/backend';
 import { EmulatedBackend } from '../backend/emulated';
 import { prepareTap } from '../backend/tap-features';
@@ -18,11 +18,15 @@ import { PAGE_SIZE } from '../memory/address';
 import { GuestWriteLog } from '../memory/dirty-log';
 import { GuestMemory } from '../memory/guest-memory';
 import type { DestinationHost } from '../migration/destination';
-import type { Json } from '../migration/json';
 import { bits } from '../net/features';
-import { sumReports } from '../observe/ledger-set';
 
-const FEATURES = bits(VIRTIO_F_VERSION_1, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC);
+/** What its guests negotiate. */
+export const FEATURES = bits(
+  VIRTIO_F_VERSION_1,
+  VIRTIO_NET_F_MRG_RXBUF,
+  VIRTIO_RING_F_EVENT_IDX,
+  VIRTIO_RING_F_INDIRECT_DESC,
+);
 const BOOT_GPA = 0x10_0000;
 /** Frames that wait in the tap's queue while nobody takes them: a second at 16,000 a second. Set before anything flows. */
 const TX_QUEUE_LENGTH = 16_384;
@@ -30,19 +34,14 @@ const TX_QUEUE_LENGTH = 16_384;
 export const BACKENDS = ['vhost-kernel', 'emulated'] as const;
 export type BackendName = (typeof BACKENDS)[number];
 
-export interface TapSettings {
+export interface TapPlace {
   name: string;
   netns: string | null;
   pairs: number;
 }
 
-export interface GuestSettings extends Pick<GuestOptions, 'mac' | 'rate'> {
-  peerMac: string;
-  pairs: number;
-  frameSize: number;
-  /** Bytes. */
-  memory: number;
-}
+/** What the machine decides by itself is left out. */
+export type MachineGuest = Omit<GuestOptions, 'gpa' | 'features'>;
 
 /** A guest with everything under it but the taps. */
 export interface Machine {
@@ -52,7 +51,7 @@ export interface Machine {
 }
 
 /** One a queue pair, ready for the guest's features. */
-export async function openTaps({ name, netns, pairs }: TapSettings): Promise<Tap[]> {
+export async function openTaps({ name, netns, pairs }: TapPlace): Promise<Tap[]> {
   const taps = pairs > 1 ? await Tap.openQueues(pairs, { name, netns }) : [await Tap.open({ name, netns })];
   try {
     await taps[0]!.setTxQueueLen(TX_QUEUE_LENGTH);
@@ -65,30 +64,21 @@ export async function openTaps({ name, netns, pairs }: TapSettings): Promise<Tap
 }
 
 export async function closeTaps(taps: readonly Tap[]): Promise<void> {
-  for (const tap of taps) await tap.close();
+  // The first is last: the others' filter program lies with it.
+  for (const tap of [...taps].reverse()) await tap.close();
 }
 
 export async function openBackend(name: BackendName, taps: readonly Tap[]): Promise<Backend> {
   return name === 'emulated' ? new EmulatedBackend({ taps: [...taps] }) : VhostKernelBackend.open({ taps: [...taps] });
 }
 
-/** A new guest that sends frames and accounts for those that come, running. */
-export async function bootMachine(
-  backend: BackendName,
-  taps: readonly Tap[],
-  { memory: size, ...guestOptions }: GuestSettings,
-): Promise<Machine> {
-  const memory = GuestMemory.create([{ gpa: 0, size }]);
+/** A new guest, running. The memory is closed when it fails. */
+export async function bootMachine(memory: GuestMemory, backend: Backend, options: MachineGuest): Promise<Machine> {
   try {
     const log = new GuestWriteLog(memory.end / PAGE_SIZE);
-    const program = Guest.boot(
-      memory,
-      { ...guestOptions, gpa: BOOT_GPA, program: 'traffic', features: FEATURES, ledgerCapacity: 1 << 20 },
-      { log },
-    );
+    const program = Guest.boot(memory, { ...options, gpa: BOOT_GPA, features: FEATURES }, { log });
     const { queues, mac } = program;
-    const path = await openBackend(backend, taps);
-    const device = new VirtioNetDevice({ memory, backend: path, features: FEATURES, queues, mac });
+    const device = new VirtioNetDevice({ memory, backend, features: FEATURES, queues, mac });
     const guest = new GuestRunner(program, device, log);
     await device.start();
     guest.resume();
@@ -121,19 +111,4 @@ export async function endMachine({ memory, device, guest }: Machine): Promise<vo
   await guest.pause();
   await device.close();
   memory.close();
-}
-
-/** The guest's own account of its frames. */
-export function describeGuest({ guest: { guest, failure } }: Machine): Json {
-  const { received, duplicated, reordered, corrupted } = sumReports(guest.ledgers.map((ledger) => ledger.report(0)));
-  return {
-    program: guest.program,
-    pairs: guest.pairs,
-    sent: guest.sent,
-    received,
-    duplicated,
-    reordered,
-    corrupted,
-    failure: failure === null ? null : String(failure),
-  };
 }
