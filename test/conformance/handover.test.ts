@@ -1,4 +1,5 @@
 /** A guest moves under every kind of traffic: each frame is given once and in order, and the accounts of both sides say so. */
+import type { Duplex } from 'node:stream';
 import {
   VIRTIO_NET_F_CTRL_RX,
   VIRTIO_NET_F_CTRL_VLAN,
@@ -41,6 +42,20 @@ if (VIRTUAL) {
 const ONE: PathKind[] = PATHS[Math.min(1, PATHS.length - 1)]![1];
 
 const proven = { unproven: [], source: { cutBy: 'marker' } };
+
+/** Between the sides, until it is cut at both ends. */
+class Wire {
+  #ends: Duplex[] = [];
+
+  readonly through = (near: Duplex, far: Duplex): [Duplex, Duplex] => {
+    this.#ends = [near, far];
+    return [near, far];
+  };
+
+  cut(): void {
+    for (const end of this.#ends) end.destroy();
+  }
+}
 
 async function open(options: LabOptions = {}): Promise<HandoverLab> {
   return HandoverLab.create({ kinds: ONE, ...options });
@@ -323,18 +338,12 @@ test('uncertain: started at the source by order, the guest is given all that was
   await lab.boot();
   await lab.traffic(MIX);
   await lab.flows(60);
-  let cut = (): void => undefined;
+  const wire = new Wire();
   const moving = lab.migrate(1, {
-    between: (near, far) => {
-      cut = () => {
-        near.destroy();
-        far.destroy();
-      };
-      return [near, far];
-    },
+    between: wire.through,
     source: {
       onEvent: (event) => {
-        if (event.kind === 'phase' && event.phase === 'commit') cut();
+        if (event.kind === 'phase' && event.phase === 'commit') wire.cut();
       },
     },
   });
@@ -356,18 +365,12 @@ test('the source is lost when the guest runs at the destination: it goes on, not
   await lab.boot();
   await lab.traffic(MIX);
   await lab.flows(60);
-  let cut = (): void => undefined;
+  const wire = new Wire();
   const { result, received } = await lab.migrate(1, {
-    between: (near, far) => {
-      cut = () => {
-        near.destroy();
-        far.destroy();
-      };
-      return [near, far];
-    },
+    between: wire.through,
     source: {
       onEvent: (event) => {
-        if (event.kind === 'phase' && event.phase === 'running') cut();
+        if (event.kind === 'phase' && event.phase === 'running') wire.cut();
       },
     },
   });

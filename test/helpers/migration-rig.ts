@@ -250,3 +250,12 @@ export class Rig {
     await this.netns.delete();
   }
 }
+
+/** Frames flow on, and in the end every one of both ways came, once, in order and whole. */
+export async function expectWhole(rig: Rig, machine: Machine): Promise<void> {
+  await rig.flows(machine);
+  const { toNetwork, toGuest } = await rig.settle(machine);
+  for (const way of [toNetwork, toGuest]) {
+    expect(way).toMatchObject({ lost: 0, duplicated: 0, reordered: 0, corrupted: 0, received: way.sent });
+  }
+}

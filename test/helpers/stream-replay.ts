@@ -1,13 +1,17 @@
 /** What a side of a real migration sent, frame by frame, to be changed and sent once more to a real destination by nobody that understands it. */
 import { readFileSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { type Duplex, duplexPair } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { VirtioNetDevice } from '../../lib/device/virtio-net-device';
 import type { GuestRunner } from '../../lib/guest/guest-runner';
-import type { GuestMemory } from '../../lib/memory/guest-memory';
+import { GuestMemory } from '../../lib/memory/guest-memory';
 import type { DestinationHost, ReceivedMigration } from '../../lib/migration/destination';
 import { encodeFrameHeader, FRAME_HEADER_SIZE, FrameType, streamSeed } from '../../lib/migration/frame';
-import type { Place, Rig } from './migration-rig';
+import type { MigrationOptions } from '../../lib/migration/options';
+import { type Place, Rig } from './migration-rig';
 
 /** One frame of a recording; `bytes` is header and payload. */
 export interface RecordedFrame {
@@ -27,6 +31,40 @@ export function splitFrames(bytes: Buffer): RecordedFrame[] {
 
 export function readRecording(path: string): RecordedFrame[] {
   return splitFrames(readFileSync(path));
+}
+
+/** Bytes of the recorded guest's memory. */
+export const RECORDED_SIZE = 12 << 20;
+
+export interface RecordedRun {
+  rig: Rig;
+  /** Where a recording can be sent to. */
+  target: Place;
+  /** What the source sent, a run each. */
+  recordings: RecordedFrame[][];
+  /** Ends the rig and removes what was recorded. */
+  close(): Promise<void>;
+}
+
+/** Migrations of a guest back and forth, one for each of `runs`, recorded at their sources. */
+export async function recordRuns(runs: readonly Pick<MigrationOptions, 'handover'>[]): Promise<RecordedRun> {
+  const folder = await mkdtemp(join(tmpdir(), 'hostile-'));
+  const rig = await Rig.create({ ringSize: 64 });
+  const places = [await rig.place('emulated'), await rig.place('emulated')] as const;
+  const target = await rig.place('emulated');
+  let machine = await rig.boot(places[0], GuestMemory.create([{ gpa: 0, size: RECORDED_SIZE }]));
+  const paths = runs.map((_, index) => join(folder, `stream${index}`));
+  for (const [index, options] of runs.entries()) {
+    await rig.flows(machine);
+    const to = places[(index + 1) % 2]!;
+    ({ machine } = await rig.migrate(machine, to, { source: { ...options, record: paths[index]! } }));
+  }
+  await rig.discard(machine);
+  const close = async (): Promise<void> => {
+    await rig.close();
+    await rm(folder, { recursive: true });
+  };
+  return { rig, target, recordings: paths.map(readRecording), close };
 }
 
 export function payloadOf({ bytes }: RecordedFrame): Buffer {

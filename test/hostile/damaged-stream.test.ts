@@ -1,20 +1,14 @@
 /** The bytes of real migrations, damaged in every way that a wire or a disk can, against a real destination: refused, and nothing is left. */
 import { readdirSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { ProtocolError } from '../../lib/errors';
-import { GuestMemory } from '../../lib/memory/guest-memory';
 import { FRAME_HEADER_SIZE, FrameType, frameName } from '../../lib/migration/frame';
 import { native } from '../../lib/native';
-import { type Place, Rig } from '../helpers/migration-rig';
-import { leftovers, type RecordedFrame, readRecording, replay } from '../helpers/stream-replay';
+import type { Place, Rig } from '../helpers/migration-rig';
+import { leftovers, type RecordedFrame, recordRuns, replay } from '../helpers/stream-replay';
 
-const SIZE = 12 << 20;
-
-let folder: string;
 let rig: Rig;
 let target: Place;
+let close: () => Promise<void>;
 /** Of a run with frames handed over, and of one without. */
 let relayed: RecordedFrame[];
 let plain: RecordedFrame[];
@@ -32,27 +26,15 @@ async function collected(): Promise<number> {
 }
 
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'hostile-'));
-  rig = await Rig.create({ ringSize: 64 });
-  const [here, there] = [await rig.place('emulated'), await rig.place('emulated')];
-  target = await rig.place('emulated');
-  let machine = await rig.boot(here, GuestMemory.create([{ gpa: 0, size: SIZE }]));
-  await rig.flows(machine);
-  const paths = [join(folder, 'relayed'), join(folder, 'plain')] as const;
-  ({ machine } = await rig.migrate(machine, there, { source: { record: paths[0] } }));
-  await rig.flows(machine);
-  ({ machine } = await rig.migrate(machine, here, { source: { record: paths[1], handover: false } }));
-  await rig.discard(machine);
-  [relayed, plain] = paths.map(readRecording) as [RecordedFrame[], RecordedFrame[]];
+  const recorded = await recordRuns([{}, { handover: false }]);
+  ({ rig, target, close } = recorded);
+  [relayed, plain] = recorded.recordings as [RecordedFrame[], RecordedFrame[]];
   global.gc?.();
   descriptors = descriptorsOpen();
   mappings = native().mappingsLive();
 }, 60_000);
 
-afterAll(async () => {
-  await rig.close();
-  await rm(folder, { recursive: true });
-});
+afterAll(() => close());
 
 const names = (frames: readonly RecordedFrame[]): string[] => frames.map(({ type }) => frameName(type));
 const goOf = (frames: readonly RecordedFrame[]): number => frames.findIndex(({ type }) => type === FrameType.GO);

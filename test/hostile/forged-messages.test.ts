@@ -1,48 +1,33 @@
 /** Messages that are well-formed and numbered, but say what cannot be: a source that means harm, field by field. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { GuestMemory } from '../../lib/memory/guest-memory';
 import { FRAME_MAX_PAYLOAD, FrameType, frameName } from '../../lib/migration/frame';
 import { decodePages, encodePages, type PagesPayload } from '../../lib/migration/page-frame';
-import { type Place, Rig } from '../helpers/migration-rig';
+import type { Place, Rig } from '../helpers/migration-rig';
 import {
   jsonOf,
   leftovers,
   payloadOf,
+  RECORDED_SIZE,
   type RecordedFrame,
-  readRecording,
+  recordRuns,
   replay,
   resealed,
   seedOf,
 } from '../helpers/stream-replay';
 
-const SIZE = 12 << 20;
-
-let folder: string;
 let rig: Rig;
 let target: Place;
+let close: () => Promise<void>;
 let frames: RecordedFrame[];
 let seed: number;
 
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'hostile-'));
-  rig = await Rig.create({ ringSize: 64 });
-  const [here, there] = [await rig.place('emulated'), await rig.place('emulated')];
-  target = await rig.place('emulated');
-  let machine = await rig.boot(here, GuestMemory.create([{ gpa: 0, size: SIZE }]));
-  await rig.flows(machine);
-  const path = join(folder, 'stream');
-  ({ machine } = await rig.migrate(machine, there, { source: { record: path } }));
-  await rig.discard(machine);
-  frames = readRecording(path);
+  const recorded = await recordRuns([{}]);
+  ({ rig, target, close } = recorded);
+  frames = recorded.recordings[0]!;
   seed = seedOf(frames);
 }, 60_000);
 
-afterAll(async () => {
-  await rig.close();
-  await rm(folder, { recursive: true });
-});
+afterAll(() => close());
 
 const firstOf = (type: number): number => frames.findIndex((frame) => frame.type === type);
 
@@ -186,7 +171,7 @@ describe('LAYOUT in place of the first ROUND_END', () => {
     [{ kind: 'add', gpa: -4096, size: 4096 }],
     [{ kind: 'add', gpa: '4294967296', size: 4096 }],
     [{ kind: 'remove', gpa: 4096, size: 4096 }],
-    [{ kind: 'remove', gpa: 0, size: SIZE }],
+    [{ kind: 'remove', gpa: 0, size: RECORDED_SIZE }],
   ])('%j', async (message) => {
     expect(await layout(message)).toEqual([]);
   });
@@ -204,7 +189,7 @@ describe('PAGES', () => {
     ],
     [
       'outside of memory',
-      ({ runs, ...pages }) => ({ ...pages, runs: runs.with(0, { ...runs[0]!, page: SIZE >> 12 }) }),
+      ({ runs, ...pages }) => ({ ...pages, runs: runs.with(0, { ...runs[0]!, page: RECORDED_SIZE >> 12 }) }),
     ],
     [
       'at the end of the address space',

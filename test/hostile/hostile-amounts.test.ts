@@ -1,46 +1,32 @@
 /** A source that sends without end what a destination keeps before GO: refused with what it was and what may be, and nothing is left of it. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { GuestMemory } from '../../lib/memory/guest-memory';
 import { encodeFrameHeader, FRAME_HEADER_SIZE, FrameType } from '../../lib/migration/frame';
 import { FrameBatch } from '../../lib/migration/handover/frame-batch';
 import { GroupEntries } from '../../lib/migration/handover/group-record';
-import { type Place, Rig } from '../helpers/migration-rig';
+import type { Place, Rig } from '../helpers/migration-rig';
 import {
   leftovers,
   payloadOf,
   type RecordedFrame,
-  readRecording,
+  recordRuns,
   replay,
   resealed,
   seedOf,
 } from '../helpers/stream-replay';
 
-let folder: string;
 let rig: Rig;
 let target: Place;
+let close: () => Promise<void>;
 let frames: RecordedFrame[];
 let seed: number;
 
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'hostile-'));
-  rig = await Rig.create({ ringSize: 64 });
-  const [here, there] = [await rig.place('emulated'), await rig.place('emulated')];
-  target = await rig.place('emulated');
-  let machine = await rig.boot(here, GuestMemory.create([{ gpa: 0, size: 12 << 20 }]));
-  await rig.flows(machine);
-  const path = join(folder, 'stream');
-  ({ machine } = await rig.migrate(machine, there, { source: { record: path } }));
-  await rig.discard(machine);
-  frames = readRecording(path);
+  const recorded = await recordRuns([{}]);
+  ({ rig, target, close } = recorded);
+  frames = recorded.recordings[0]!;
   seed = seedOf(frames);
 }, 60_000);
 
-afterAll(async () => {
-  await rig.close();
-  await rm(folder, { recursive: true });
-});
+afterAll(() => close());
 
 /** `count` times the payload, in front of STATE; frames behind are numbered on. */
 async function flooded(type: FrameType, payload: Uint8Array, count: number): Promise<string> {

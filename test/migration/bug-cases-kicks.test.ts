@@ -4,7 +4,7 @@ import { EmulatedBackend } from '../../lib/backend/emulated';
 import { PAGE_SIZE } from '../../lib/memory/address';
 import { GuestMemory } from '../../lib/memory/guest-memory';
 import { PageBitmap } from '../../lib/memory/page-bitmap';
-import { type Machine, type Place, Rig } from '../helpers/migration-rig';
+import { expectWhole, type Machine, type Place, Rig } from '../helpers/migration-rig';
 import { until } from '../helpers/vhost-wait';
 
 const AT = 0x1_0000_0000;
@@ -27,14 +27,6 @@ afterEach(async () => {
 async function boot(): Promise<void> {
   machine = await rig.boot(here, GuestMemory.create([{ gpa: 0, size: 16 << 20 }]));
   await rig.flows(machine);
-}
-
-async function nothingLost(): Promise<void> {
-  await rig.flows(machine);
-  const { toNetwork, toGuest } = await rig.settle(machine);
-  for (const way of [toNetwork, toGuest]) {
-    expect(way).toMatchObject({ lost: 0, duplicated: 0, reordered: 0, corrupted: 0, received: way.sent });
-  }
 }
 
 test('M17: stopped after the driver published and before the device saw the kick: both rings go on by themselves', async () => {
@@ -104,7 +96,7 @@ test('M21: long idle, then a frame each way after a migration: at once', async (
   expect(toGuest).toBeLessThan(250);
   expect(toNetwork).toBeLessThan(250);
   rig.station.start();
-  await nothingLost();
+  await expectWhole(rig, machine);
 });
 
 test('M23: regions come and go under load and logging', async () => {
@@ -124,7 +116,7 @@ test('M23: regions come and go under load and logging', async () => {
     }
     if (logging) await machine.device.stopDirtyLog();
   }
-  await nothingLost();
+  await expectWhole(rig, machine);
 });
 
 test('M50: a region that comes from within the transmission of a frame, logging on and off', async () => {
@@ -147,5 +139,5 @@ test('M50: a region that comes from within the transmission of a frame, logging 
   const { result, machine: moved } = await rig.migrate(machine, there);
   machine = moved;
   expect(result.audit).toMatchObject({ differing: 0, total: (16 << 20) / PAGE_SIZE + (5 * SIZE) / PAGE_SIZE });
-  await nothingLost();
+  await expectWhole(rig, machine);
 });

@@ -4,56 +4,19 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { EmulatedBackend } from '../../lib/backend/emulated';
 import { VIRTIO_F_RING_PACKED } from '../../lib/constants/virtio-net';
 import { VIRTIO_NET_OK } from '../../lib/constants/virtio-net-ctrl';
-import { VirtioMmio } from '../../lib/device/virtio-mmio';
 import { VirtioNetDevice } from '../../lib/device/virtio-net-device';
-import { GuestRunner } from '../../lib/guest/guest-runner';
-import { NetDriver } from '../../lib/guest/net-driver';
+import type { GuestRunner } from '../../lib/guest/guest-runner';
 import { Tap } from '../../lib/host/tap';
-import { PAGE_SIZE } from '../../lib/memory/address';
-import { GuestWriteLog } from '../../lib/memory/dirty-log';
 import { GuestMemory } from '../../lib/memory/guest-memory';
 import { MigrationDestination } from '../../lib/migration/destination';
-import type { MigrationOptions, MigrationResult } from '../../lib/migration/options';
 import { MigrationSource } from '../../lib/migration/source';
 import type { ControlCommand } from '../../lib/net/control-command';
 import { bit } from '../../lib/net/features';
+import { moveDevice } from '../helpers/device-move';
 import { DeviceRig, EVERYTHING, GUEST_MAC } from '../helpers/device-rig';
 
 const SPLIT = EVERYTHING & ~bit(VIRTIO_F_RING_PACKED);
 const nothingWrong = { lost: 0, duplicated: 0, reordered: 0, corrupted: 0 };
-
-/** Moves the guest of `rig` to taps of their own; what follows is asked of the rig. Answers what closes the other side. */
-async function move(rig: DeviceRig, pairs: number, options: MigrationOptions) {
-  const taps = await Tap.openQueues(pairs, { name: 'there', netns: rig.netns.path });
-  await rig.netns.ipBatch(['link set dev there txqueuelen 16384']);
-  await rig.netns.attach('br0', 'there');
-  const [near, far] = duplexPair();
-  let driver: NetDriver | null = null;
-  let mmio: VirtioMmio | null = null;
-  const destination = new MigrationDestination<GuestRunner>({
-    createMemory: ({ regions }) => GuestMemory.create(regions),
-    createBackend: async () => new EmulatedBackend({ taps, prepareTaps: true }),
-    createDevice: async (state, memory, backend) => VirtioNetDevice.restore(state, { memory, backend }),
-    createGuest: async (saved, memory, restored) => {
-      const log = new GuestWriteLog(memory.end / PAGE_SIZE);
-      mmio = new VirtioMmio(restored, { watchCalls: false });
-      driver = NetDriver.resume(mmio, memory, Number(saved.gpa), log);
-      return new GuestRunner(driver.guest, restored, log);
-    },
-  });
-  const source = new MigrationSource({ device: rig.device, guest: rig.runner }, options);
-  const [result, received] = await Promise.all([source.migrate(near), destination.receive(far)]);
-  rig.driver = driver!;
-  rig.runner = received.guest;
-  const close = async (): Promise<void> => {
-    await received.guest.pause();
-    mmio!.close();
-    await received.device.close();
-    received.memory.close();
-    for (const tap of taps.reverse()) await tap.close();
-  };
-  return { result: result as MigrationResult, device: received.device, close };
-}
 
 test('M52: pairs put to use in the middle of pre-copy: nothing they write is missing', async () => {
   await using rig = await DeviceRig.create({ pairs: 4, rate: 2000 });
@@ -62,7 +25,7 @@ test('M52: pairs put to use in the middle of pre-copy: nothing they write is mis
   let used: Promise<boolean> | null = null;
   let doneIn = '';
   let phase = '';
-  const { result, device, close } = await move(rig, 4, {
+  const { result, device, close } = await moveDevice(rig, 4, {
     maxBandwidth: 8 << 20,
     onEvent: (event) => {
       if (event.kind === 'phase') phase = event.phase;
@@ -125,7 +88,7 @@ test('M53: every command of the control queue while four pairs run and a migrati
     await talking;
     await pause();
   };
-  const { result, close } = await move(rig, 4, {
+  const { result, close } = await moveDevice(rig, 4, {
     maxBandwidth: 16 << 20,
     onEvent: (event) => {
       if (event.kind === 'phase' && event.phase === 'precopy') talking = talk();

@@ -4,7 +4,7 @@ import { validateDeviceState } from '../../lib/device/device-state';
 import { VirtioNetDevice } from '../../lib/device/virtio-net-device';
 import { GuestMemory } from '../../lib/memory/guest-memory';
 import { hashPages } from '../../lib/observe/page-audit';
-import { type Machine, type Place, Rig } from '../helpers/migration-rig';
+import { expectWhole, type Machine, type Place, Rig } from '../helpers/migration-rig';
 
 let rig: Rig;
 let here: Place;
@@ -22,20 +22,12 @@ afterEach(async () => {
   await rig.close();
 });
 
-async function nothingLost(): Promise<void> {
-  await rig.flows(machine);
-  const { toNetwork, toGuest } = await rig.settle(machine);
-  for (const way of [toNetwork, toGuest]) {
-    expect(way).toMatchObject({ lost: 0, duplicated: 0, reordered: 0, corrupted: 0, received: way.sent });
-  }
-}
-
 test('M28: logging on and off 1,000 times under load costs nothing', async () => {
   for (let turn = 0; turn < 1000; turn++) {
     await machine.device.startDirtyLog();
     await machine.device.stopDirtyLog();
   }
-  await nothingLost();
+  await expectWhole(rig, machine);
 });
 
 test('M10, M20: stopped and started 200 times under load, each time where it stood', async () => {
@@ -45,7 +37,7 @@ test('M10, M20: stopped and started 200 times under load, each time where it sto
     await machine.device.start();
     await sleep(1);
   }
-  await nothingLost();
+  await expectWhole(rig, machine);
 });
 
 test('M12, M14, M15: a restored device stands where the saved one stood, in whatever order its fields come, and writes no ring', async () => {
@@ -65,7 +57,7 @@ test('M12, M14, M15: a restored device stands where the saved one stood, in what
   await backend.close();
   await machine.device.start();
   machine.runner.resume();
-  await nothingLost();
+  await expectWhole(rig, machine);
 });
 
 test('M35, M40, M46: every failure is followed by a migration that takes all pages along', async () => {
@@ -84,5 +76,5 @@ test('M35, M40, M46: every failure is followed by a migration that takes all pag
   const { result, machine: moved } = await rig.migrate(machine, there);
   machine = moved;
   expect(result.audit).toMatchObject({ differing: 0 });
-  await nothingLost();
+  await expectWhole(rig, machine);
 });
