@@ -185,6 +185,12 @@ export class EmulatedPair {
     return taken;
   }
 
+  /** Whether the driver has certainly taken every frame: all its buffers are posted. An event index that it left behind proves nothing. */
+  get taken(): boolean {
+    const ring = this.#rings[0];
+    return ring == null || this.room === ring.size;
+  }
+
   get counters(): { sent: number; refused: number; received: number; dropped: number } {
     return {
       sent: this.#transmit?.sent ?? 0,

@@ -103,6 +103,11 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
     return this.#pairs.map((pair) => pair.room);
   }
 
+  /** Whether the driver has certainly taken every frame that it was given. */
+  get taken(): boolean {
+    return this.#pairs.every((pair) => pair.taken);
+  }
+
   /** Frames moved since the start, by pair. */
   get counters(): readonly EmulatedPair['counters'][] {
     return this.#pairs.map((pair) => pair.counters);

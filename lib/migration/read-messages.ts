@@ -150,6 +150,7 @@ export async function receiveDestinationAccount(channel: Channel, type: FrameTyp
     ambiguous: number('ambiguous'),
     disagreeing: number('disagreeing'),
     missing: number('missing'),
+    unordered: number('unordered'),
     weakGraces: number('weakGraces'),
     complete: flag(frame, account, 'complete'),
     firstReceivedMs: msOrNull(frame, account, 'firstReceivedMs'),

@@ -150,6 +150,7 @@ export function completedRecord({ rounds: count = 9, samples: points = 64 } = {}
         ambiguous: 0,
         disagreeing: 0,
         missing: 0,
+        unordered: 0,
         weakGraces: 0,
         complete: true,
         firstReceivedMs: 0.4,

@@ -42,6 +42,8 @@ export interface DestinationAccount {
   readonly disagreeing: number;
   /** Not for a known address of the guest, and seen at the source's tap after the cut, but not here. */
   readonly missing: number;
+  /** With several queues: flows of which it could not be told that the guest had every frame in order. */
+  readonly unordered: number;
   readonly weakGraces: number;
   /** The source was heard to the end, and the guest has taken what waited for it. */
   readonly complete: boolean;
@@ -102,13 +104,14 @@ function sourceDoubts(source: SourceAccount): string[] {
 }
 
 function destinationDoubts(destination: DestinationAccount): string[] {
-  const { read, own, matched, kept, dropped, ambiguous, disagreeing, missing } = destination;
+  const { read, own, matched, kept, dropped, ambiguous, disagreeing, missing, unordered } = destination;
   const accounted = own + matched + kept;
   return told([
     [read !== accounted, `the destination read ${read} frames and accounts for ${accounted}`],
     [dropped === null, "the kernel does not tell what the destination's tap dropped"],
     [(dropped ?? 0) > 0, `the queue of the destination's tap overflowed: ${dropped} frames are lost`],
     [ambiguous > 0, `${ambiguous} streams of repeated frames could be joined in several ways`],
+    [unordered > 0, `${unordered} flows changed queues, perhaps with frames out of order`],
     [disagreeing > 0, `${disagreeing} streams reached the two taps in different orders`],
     [
       missing > 0,

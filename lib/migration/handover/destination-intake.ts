@@ -8,7 +8,7 @@ import { EmulatedBackend } from '../../backend/emulated';
 import { ProtocolError } from '../../errors';
 import type { Tap } from '../../host/tap';
 import type { DestinationAccount } from './account';
-import { FlowOrder } from './flow-order';
+import { type FlowFrame, FlowOrder } from './flow-order';
 import { drainAll, emptied, FrameQueue, MOST_BYTES, mostOf } from './frame-queue';
 import { digest, GuestAddresses, streamKey } from './frame-sort';
 import { type CutSide, GroupRecord } from './group-record';
@@ -28,10 +28,8 @@ const LOOK_MS = 2;
 /** Longest time for it: a driver may post buffers anew only when many are missing. */
 const TAKE_MS = 100;
 
-interface KeptFrame {
-  readonly pair: number;
+interface KeptFrame extends FlowFrame {
   readonly frame: Uint8Array;
-  readonly stream: bigint | null;
   /** Not for one of the guest's addresses: it may have reached the source's tap too. */
   readonly group: boolean;
   readonly digest: bigint;
@@ -43,8 +41,12 @@ export class DestinationIntake {
   readonly queues: readonly FrameQueue[];
   readonly counters: TapCounters;
   #addresses = new GuestAddresses([]);
-  /** In the order of each queue, and of each flow over all of them. */
+  /** In the order of each queue. */
   #kept: KeptFrame[] = [];
+  /** What is read before the event loop goes on to something else is of one round. */
+  #round = 0;
+  #roundEnd: NodeJS.Immediate | null = null;
+  #othersWait = false;
   /** Null for a single queue, which has one order. */
   readonly #flows: FlowOrder | null;
   readonly #before = new GroupRecord();
@@ -94,11 +96,28 @@ export class DestinationIntake {
       this.#account.own++;
       return;
     }
-    const stream = this.#stream(frame, at, sort === 'group');
-    const before = stream === null ? undefined : this.#flows?.moved(stream, pair);
-    if (before != null) drainAll([this.queues[before]!]);
-    const kept = { pair, frame, stream, group: sort === 'group' };
-    this.#kept.push({ ...kept, digest: kept.group ? digest(frame, at, frame.length) : 0n });
+    const group = sort === 'group';
+    const kept = { pair, frame, group, stream: this.#stream(frame, at, group), round: this.#round };
+    this.#kept.push({ ...kept, digest: group ? digest(frame, at, frame.length) : 0n });
+    if (this.#flows?.saw(kept) === true) this.#readOthers();
+    this.#roundEnd ??= setImmediate(() => {
+      this.#roundEnd = null;
+      this.#round++;
+    });
+  }
+
+  /** Soon, and in this round. Not at once: whoever tells of a frame may be in the middle of a batch. */
+  #readOthers(): void {
+    if (this.#othersWait) return;
+    this.#othersWait = true;
+    queueMicrotask(() => this.#readAll());
+  }
+
+  #readAll(): void {
+    do {
+      this.#othersWait = false;
+      drainAll(this.queues);
+    } while (this.#othersWait);
   }
 
   /** Of group frames, and with several queues of all. */
@@ -150,7 +169,8 @@ export class DestinationIntake {
    * directly and nothing waits in between.
    */
   async finish(complete: boolean): Promise<DestinationAccount> {
-    drainAll(this.queues);
+    this.#readAll();
+    this.#flows?.sort(this.#kept);
     const joins = this.#joins();
     const positions = new Map<bigint, number>();
     let matched = 0;
@@ -164,12 +184,7 @@ export class DestinationIntake {
       kept++;
     }
     this.#kept = [];
-    if (this.#flows !== null) {
-      // From here on each flow comes in the queue where its tap has it: only when the guest has taken what it got in another one.
-      for (const queue of this.queues) queue.hold();
-      await emptied(this.queues, this.backend);
-      await this.#taken();
-    }
+    const unordered = await this.#unordered();
     for (const [pair, queue] of this.queues.entries()) {
       queue.passThrough((arena, at, end) => this.#sawExpected(pair, arena, at, end));
     }
@@ -186,6 +201,7 @@ export class DestinationIntake {
       ambiguous: all.filter(({ ambiguous }) => ambiguous).length,
       disagreeing: all.filter(({ disagrees }) => disagrees).length,
       missing,
+      unordered,
       weakGraces: this.weakGraces,
       complete: emptyNow && complete,
       firstReceivedMs: this.#firstReceivedMs(),
@@ -194,16 +210,32 @@ export class DestinationIntake {
     return account;
   }
 
-  /** When the guest has taken what is in its rings, as far as the buffers that it posts anew tell. */
-  async #taken(): Promise<void> {
+  /**
+   * From here on each flow comes in the queue where its tap has it: only when the guest has taken what it got in another one. Answers of how
+   * many flows the order is not certain.
+   */
+  async #unordered(): Promise<number> {
+    const flows = this.#flows;
+    if (flows === null) return 0;
+    const { elsewhere, unknown } = flows;
+    if (elsewhere === 0) return unknown;
+    for (const queue of this.queues) queue.hold();
+    await emptied(this.queues, this.backend);
+    return (await this.#taken()) ? unknown : unknown + elsewhere;
+  }
+
+  /** When the guest has taken what is in its rings. Answers whether it is certain, or only that it posts no more buffers. */
+  async #taken(): Promise<boolean> {
     const deadline = performance.now() + TAKE_MS;
     let before = -1;
     for (let same = 0; same < LOOKS && performance.now() < deadline; ) {
+      if (this.backend.taken) return true;
       await sleep(LOOK_MS);
       const room = this.backend.room.reduce((sum, chains) => sum + chains, 0);
       same = room === before ? same + 1 : 0;
       before = room;
     }
+    return this.backend.taken;
   }
 
   #firstReceivedMs(): number | null {
@@ -262,6 +294,7 @@ export class DestinationIntake {
 
   /** Nothing of it reads the tap any more. The backend is closed by whoever has it. */
   close(): void {
+    if (this.#roundEnd !== null) clearImmediate(this.#roundEnd);
     for (const queue of this.queues) queue.close();
   }
 }
