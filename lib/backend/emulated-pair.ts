@@ -88,7 +88,8 @@ export class EmulatedPair {
         ? []
         : [this.#device.notifiers[this.index * 2 + ring]!.kick.onSignal(() => this.#run())],
     );
-    this.#run();
+    // What waits is moved when all pairs are there, and whoever starts the guest has done so.
+    this.#soon();
   }
 
   /** One turn: some batches of both directions, then either another turn or sleep until a kick or a frame. */
@@ -101,6 +102,10 @@ export class EmulatedPair {
       more = transmitted || received;
       if (!more) return;
     }
+    this.#soon();
+  }
+
+  #soon(): void {
     this.#next = setImmediate(() => {
       this.#next = null;
       this.#run();

@@ -13,6 +13,9 @@ import { HeldChains } from './held-chains';
 
 /** Offset of num_buffers in virtio_net_hdr. */
 const NUM_BUFFERS = 10;
+/** Chains that are taken for a run: as many as the last ones needed, since each costs time even when no frame comes for it. */
+const LEAST_CHAINS = 8;
+const MOST_CHAINS = 256;
 
 export interface ReceiveOptions {
   features: bigint;
@@ -44,6 +47,7 @@ export class EmulatedReceive {
   readonly #merged: boolean;
   readonly #kept: KeptFrame;
   readonly #held: HeldChains;
+  #enough = LEAST_CHAINS;
   readonly #arena = frameArena();
   readonly #lengths = new Int32Array(BATCH);
   readonly #mark = (gpa: number, length: number): void => {
@@ -70,7 +74,7 @@ export class EmulatedReceive {
     const held = this.#held;
     const result = this.#result;
     result.frames = 0;
-    held.fill(device, this.#options.largest);
+    held.fill(device, this.#enough, this.#options.largest);
     try {
       if (this.#kept.bytes === null) this.#read(result);
       else this.#deliverKept(this.#kept.bytes, result);
@@ -89,6 +93,8 @@ export class EmulatedReceive {
     for (let index = 0; index < frames; index++) this.#deliver(index * STRIDE, this.#lengths[index]!);
     // An empty queue, and a tap that is gone, both are no frames.
     result.frames = Math.max(0, frames);
+    if (frames === room) this.#enough = Math.min(MOST_CHAINS, 2 * this.#enough);
+    else if (2 * frames < room) this.#enough = Math.max(LEAST_CHAINS, this.#enough >> 1);
   }
 
   /** Frames that may be read now. */

@@ -143,15 +143,16 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
   async #configure(device: BackendDevice, shared: boolean): Promise<void> {
     this.#throwIfClosed();
     if (this.#device !== null) throw new VhostError('VHOST_ERR_STATE', 'the backend runs already');
-    this.#unprepare();
+    this.#endDiscards();
+    this.#prepared = null;
+    if (shared) this.#taps.unclaim();
     // Taps of newer kernels carry more than is taken for granted.
     if ((device.features & ~this.#offered) !== 0n) await this.probe();
     this.requireFeatures(device.features);
     this.#taps.requireQueues(device);
     try {
       if (!shared) this.#taps.claim();
-      await this.#taps.configure(device);
-      this.#mtu = await this.#taps.taps[0]!.mtu();
+      if (await this.#taps.configure(device)) this.#mtu = await this.#taps.taps[0]!.mtu();
     } catch (error) {
       this.#unprepare();
       throw error;

@@ -6,9 +6,6 @@
 import type { DeviceQueue } from '../virtqueue/device-queue';
 import type { RegionView } from '../virtqueue/ring-memory';
 
-/** Chains taken even when fewer have room for a frame. */
-const ENOUGH = 256;
-
 export class HeldChains {
   readonly #most: number;
   readonly #ids: Int32Array;
@@ -31,11 +28,11 @@ export class HeldChains {
   }
 
   /**
-   * Takes chains from `device` until there are enough, with room for `bytes` at least, or no more. Throws VHOST_ERR_RING for a chain no
+   * Takes chains from `device` until there are `enough`, with room for `bytes` at least, or no more. Throws VHOST_ERR_RING for a chain no
    * device may write to.
    */
-  fill(device: DeviceQueue, bytes: number): void {
-    while (this.#count < this.#most && (this.#count < ENOUGH || this.#left < bytes)) {
+  fill(device: DeviceQueue, enough: number, bytes: number): void {
+    while (this.#count < this.#most && (this.#count < enough || this.#left < bytes)) {
       const id = device.pop();
       if (id < 0) return;
       const { chain } = device;

@@ -2,6 +2,7 @@
  * The tap under a data path: one queue for each queue pair. Whatever control queue and owner want of frames on their way to the guest is
  * done here, on the tap, so that it holds on every data path alike and stays while one replaces another.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { TUN_F_CSUM } from '../constants/if-tun';
 import { invalidArgument, VhostError } from '../errors';
 import type { Tap } from '../host/tap';
@@ -20,6 +21,8 @@ export class TapQueues {
   readonly #user: string;
   readonly #prepare: boolean;
   #releases: (() => void)[] = [];
+  /** What the taps were configured for, while they are reserved and nothing else was set. */
+  #configured: Pick<BackendDevice, 'features' | 'settings'> | null = null;
 
   /** `user` names who has the taps, for whoever wants them too. `prepare`: set header size and offloads, which else are only checked. */
   constructor(taps: readonly Tap[], user: string, prepare: boolean) {
@@ -79,12 +82,17 @@ export class TapQueues {
   }
 
   unclaim(): void {
+    this.#configured = null;
     for (const release of this.#releases.splice(0)) release();
   }
 
-  /** Header size, and everything `settings` say, before the device runs. What is set already is not set again: it costs a lock. */
-  async configure(device: BackendDevice): Promise<void> {
+  /**
+   * Header size, and everything `settings` say, before the device runs. What is set already is not set again: it costs a lock, and so does
+   * asking. Answers false when taps that stayed reserved were configured for the same before.
+   */
+  async configure(device: BackendDevice): Promise<boolean> {
     const { settings, features } = device;
+    if (settings !== undefined && isDeepStrictEqual(this.#configured, { features, settings })) return false;
     const wanted = settings === undefined ? features : settings.guestOffloads;
     for (const tap of this.#interfaces) {
       if (this.#prepare && (settings === undefined || tap.vnetHdrSize !== headerLength(features))) {
@@ -92,13 +100,16 @@ export class TapQueues {
       }
       requireHeader(tap, features);
     }
-    if (settings === undefined) return;
+    if (settings === undefined) return true;
     await this.apply(settings);
     for (const [index, tap] of this.taps.entries()) await this.#park(tap, index >= settings.activePairs);
+    if (this.#releases.length > 0) this.#configured = { features, settings };
+    return true;
   }
 
   /** Offloads, filter and link; the number of queues is `use` and `park`. */
   async apply(settings: PathSettings): Promise<void> {
+    this.#configured = null;
     const offload = tapOffload(settings.guestOffloads);
     const program = programOf(settings);
     for (const tap of this.#interfaces) {
@@ -122,6 +133,7 @@ export class TapQueues {
   }
 
   async #park(tap: Tap, parked: boolean): Promise<void> {
+    this.#configured = null;
     if (tap.parked === parked || !tap.multiQueue) return;
     await tap.setQueue(parked ? 'detach' : 'attach');
     if (!parked && tap.parked) await this.#useFiltered(tap);

@@ -5,8 +5,8 @@ import { DUPLEX_UNKNOWN, SPEED_UNKNOWN } from '../net/config-space';
 import { parseMac } from '../net/ethernet';
 import { isQueueSize } from '../virtqueue/layout';
 
-/** VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MAX is 0x8000; a tap has 256 queues, and this library serves 8. */
-export const MAX_QUEUE_PAIRS = 8;
+/** VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MAX is 0x8000; a tap has 256 queues, and this library serves 32. */
+export const MAX_QUEUE_PAIRS = 32;
 export const MIN_MTU = 68;
 export const MAX_MTU = 65535;
 const MAX_SPEED = 0x7fffffff;

@@ -42,7 +42,7 @@ export interface GuestOptions {
   /** To whom frames go. Default: broadcast. */
   peerMac?: string;
   /**
-   * Queue pairs, 1 to 8. Every pair runs the program: `traffic` sends a flow on each, and frames are accounted to their flow whichever
+   * Queue pairs, 1 to 32. Every pair runs the program: `traffic` sends a flow on each, and frames are accounted to their flow whichever
    * pair they come on. Default 1.
    */
   pairs?: number;

@@ -33,15 +33,24 @@ interface Outcome {
   unproven: readonly string[];
 }
 
-/** There and back under the usual traffic, with whatever was planted. */
-async function there(options: LabOptions & { silent?: boolean } = {}): Promise<Outcome> {
+/** For a destination to build its device: meanwhile frames come to the source. */
+const BUILD_MS = 10;
+
+/** There and back under the usual traffic, with whatever was planted. `slow`: the destination takes BUILD_MS longer. */
+async function there(options: LabOptions & { silent?: boolean; slow?: boolean } = {}): Promise<Outcome> {
   await using lab = await HandoverLab.create(options);
   await lab.boot();
   await lab.traffic(options.silent ? { ...MIX, guest: 0 } : MIX);
   const unproven: string[] = [];
   for (const to of [1, 0]) {
     await lab.flows(60);
-    unproven.push(...((await lab.migrate(to)).result.handover?.unproven ?? ['no hand-over']));
+    const { createDevice } = lab.host(to);
+    const build: typeof createDevice = async (...parts) => {
+      if (options.slow) await sleep(BUILD_MS);
+      return createDevice(...parts);
+    };
+    const { result } = await lab.migrate(to, { host: { createDevice: build } });
+    unproven.push(...(result.handover?.unproven ?? ['no hand-over']));
   }
   await lab.flows(60);
   const verdict = await lab.settle();
@@ -104,7 +113,7 @@ test("what the source sends is given after what the destination's tap had: out o
     for (const give of late.splice(0)) give();
     return finished;
   });
-  const { verdict } = await there();
+  const { verdict } = await there({ slow: true });
   expect(sum(verdict, 'reordered')).toBeGreaterThan(0);
 });
 
@@ -131,7 +140,7 @@ test('one frame is lost on its way to the destination: lost, and told', async ()
   jest.spyOn(FrameBatch.prototype, 'add').mockImplementation(function (this: FrameBatch, pair, frame) {
     if (dropped++ > 0) add.call(this, pair, frame);
   });
-  const { verdict, unproven } = await there();
+  const { verdict, unproven } = await there({ slow: true });
   expect(dropped).toBeGreaterThan(0);
   expect(sum(verdict, 'lost') - verdict.identical).toBe(1);
   expect(unproven).toEqual([expect.stringMatching(/the source sent \d+ frames and \d+ arrived/)]);

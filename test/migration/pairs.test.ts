@@ -2,7 +2,7 @@
 import { moveDevice } from '../helpers/device-move';
 import { DeviceRig } from '../helpers/device-rig';
 
-test.each([2, 4, 8])('%i pairs', async (pairs) => {
+test.each([2, 8, 32])('%i pairs', async (pairs) => {
   await using rig = await DeviceRig.create({ pairs, rate: 4000 });
   await rig.boot();
   expect(await rig.driver.usePairs(pairs)).toBe(true);

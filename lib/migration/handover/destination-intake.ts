@@ -110,7 +110,9 @@ export class DestinationIntake {
   #readOthers(): void {
     if (this.#othersWait) return;
     this.#othersWait = true;
-    queueMicrotask(() => this.#readAll());
+    queueMicrotask(() => {
+      if (this.#othersWait) this.#readAll();
+    });
   }
 
   #readAll(): void {
@@ -184,6 +186,8 @@ export class DestinationIntake {
       kept++;
     }
     this.#kept = [];
+    // Nothing is kept any more, so nothing may be read before it passes.
+    for (const queue of this.queues) queue.hold();
     const unordered = await this.#unordered();
     for (const [pair, queue] of this.queues.entries()) {
       queue.passThrough((arena, at, end) => this.#sawExpected(pair, arena, at, end));
@@ -219,7 +223,6 @@ export class DestinationIntake {
     if (flows === null) return 0;
     const { elsewhere, unknown } = flows;
     if (elsewhere === 0) return unknown;
-    for (const queue of this.queues) queue.hold();
     await emptied(this.queues, this.backend);
     return (await this.#taken()) ? unknown : unknown + elsewhere;
   }

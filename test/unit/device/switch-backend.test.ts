@@ -225,6 +225,7 @@ describe('a next data path that cannot', () => {
       return queues;
     };
     await rig.device.switchBackend(next);
+    await until('the ring is found broken', () => rig.broken.length > 0);
     expect(rig.broken).toEqual([expect.stringMatching(/^queue 1: /)]);
     expect(rig.mmio.read(STATUS, 4)).toBe(64 | 15);
     rig.broken.length = 0;

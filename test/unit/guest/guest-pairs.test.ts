@@ -436,7 +436,7 @@ test('every byte of the guest has a name, and none has two', () => {
 
 test.each<[string, Partial<GuestOptions>]>([
   ['queue pairs 0', { pairs: 0 }],
-  ['queue pairs 9', { pairs: 9 }],
+  ['queue pairs 33', { pairs: 33 }],
   ['queue pairs 1.5', { pairs: 1.5 }],
   ['active pairs 5', { activePairs: 5 }],
   ['active pairs 0', { activePairs: 0 }],
@@ -452,7 +452,7 @@ test.each<[string, Partial<GuestOptions>]>([
 
 test.each<[string, number, number, number]>([
   ['no pairs', 0, 4 * Word.PAIRS, 0],
-  ['nine pairs', 0, 4 * Word.PAIRS, 9],
+  ['33 pairs', 0, 4 * Word.PAIRS, 33],
   ['no active pairs', 0, 4 * Word.ACTIVE_PAIRS, 0],
   ['more active pairs than pairs', 0, 4 * Word.ACTIVE_PAIRS, 5],
   ['no block of the second pair', 1, 0, 0],
