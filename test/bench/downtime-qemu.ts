@@ -24,7 +24,7 @@ const BRIDGE = 'br0';
 const GOAL = 3;
 /** Of ours in a round, against one of QEMU's for each of its settings. */
 const ROUND = 5;
-const BOOT_LIMIT_MS = 300_000;
+const BOOT_LIMIT_MS = 900_000;
 const ANSWER_LIMIT_MS = 60_000;
 /** Answers that show that the guest is at work. */
 const AT_WORK = 5;

@@ -20,6 +20,8 @@ const MANY_TO_ONE = 1.5;
 const ROUND = 10;
 const WARM_UP = 10;
 const BETWEEN_MS = 50;
+/** Migrations told of one by one: both processes do everything for the first time then. */
+const FIRST = 4;
 const PARTS = ['stop', 'sync', 'lastPages', 'state', 'start'] as const;
 
 async function several(mover: Mover, count: number, local = false): Promise<Move[]> {
@@ -41,16 +43,21 @@ function tell(name: string, moves: readonly Move[], faults: Faults): number {
   const parts = PARTS.map((part) => `${part} ${spreadOf(moves.map(({ result }) => result.downtimeParts[part]))}`);
   const unproven = moves.filter((move) => move.unproven.length > 0).length;
   const differing = moves.reduce((sum, move) => sum + (move.differing ?? 0), 0);
-  const { sent, lost, duplicated, reordered, corrupted } = faults;
+  const first = times(moves.slice(0, FIRST)).map((ms) => ms.toFixed(2));
+  const { sent, lost, overflowed, duplicated, reordered, corrupted } = faults;
   process.stdout.write(
-    `  ${name}: ${moves.length} migrations, downtime ${spreadOf(times(moves))} ms (p50 / p99 / longest)\n` +
+    `  ${name}: ${moves.length} migrations, downtime ${spreadOf(times(moves))} ms (p50 / p99 / longest); the first ${first.join(', ')}\n` +
       `    ${parts.join(', ')}\n` +
-      `    ${sent} frames: ${lost} lost, ${duplicated} doubled, ${reordered} out of order, ${corrupted} damaged; ` +
+      `    ${sent} frames: ${lost} lost (${overflowed} in full tap queues), ${duplicated} doubled, ${reordered} out of order, ${corrupted} damaged; ` +
       `${differing} pages differ, ${unproven} unproven\n`,
   );
-  for (const reason of new Set(moves.flatMap((move) => move.unproven)))
-    process.stdout.write(`    unproven: ${reason}\n`);
+  tellUnproven(moves, '');
   return lost + duplicated + reordered + corrupted + differing;
+}
+
+function tellUnproven(moves: readonly Move[], when: string): void {
+  for (const reason of new Set(moves.flatMap((move) => move.unproven)))
+    process.stdout.write(`    unproven${when}: ${reason}\n`);
 }
 
 /** Answers what counts and how much went wrong. Migrations of the warm-up are moves before those. */
@@ -61,9 +68,12 @@ export async function run(
   { local = false, warmUp = 0 } = {},
 ): Promise<[Move[], number]> {
   await using mover = await Mover.start(options);
-  await several(mover, warmUp, local);
+  const first = await several(mover, warmUp, local);
   const moves = await several(mover, count, local);
-  return [moves, tell(name, moves, await mover.settle())];
+  const wrong = tell(name, moves, await mover.settle());
+  // Their frames are among those that are counted.
+  tellUnproven(first, ' in the warm-up');
+  return [moves, wrong];
 }
 
 /** The count of what went wrong, against none. */

@@ -22,7 +22,10 @@ export interface MoverOptions {
 }
 
 /** Sums over both directions and all flows. */
-export type Faults = Pick<LedgerReport, 'sent' | 'lost' | 'duplicated' | 'reordered' | 'corrupted'>;
+export interface Faults extends Pick<LedgerReport, 'sent' | 'lost' | 'duplicated' | 'reordered' | 'corrupted'> {
+  /** Of those lost, the kernel's count of frames that found a tap's queue full. */
+  readonly overflowed: number;
+}
 
 export class Mover {
   readonly #netns: Netns;
@@ -88,6 +91,7 @@ export class Mover {
       duplicated: sum((report) => report.duplicated),
       reordered: sum((report) => report.reordered),
       corrupted: sum((report) => report.corrupted),
+      overflowed: await this.#sides.overflowed(),
     };
   }
 

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SideProcess } from '../../lib/demo/side-process';
+import { NetDevice } from '../../lib/host/net-device';
 import type { Netns } from '../../lib/host/netns';
 import type { LedgerReport } from '../../lib/observe/frame-ledger';
 import type { Move, MoveOrders, MovePlan } from './move-plan';
@@ -13,6 +14,7 @@ const SIDE = '../../test/bench/move-side.js';
 export class Sides {
   readonly #folder = mkdtempSync(join(tmpdir(), 'vhn-mover-'));
   readonly #sides = ['a', 'b'].map((name) => new SideProcess<MoveOrders>(SIDE, name));
+  readonly #taps: NetDevice[] = [];
   #at = 0;
   #moves = 0;
 
@@ -21,6 +23,7 @@ export class Sides {
     for (const side of this.#sides) {
       const { tap } = await side.ask('open', { ...plan, netns: netns.path });
       await netns.attach(bridge, tap);
+      this.#taps.push(new NetDevice(tap, netns.path));
     }
     await this.#sides[0]!.ask('boot', null);
   }
@@ -42,6 +45,13 @@ export class Sides {
   /** What it got of each flow, held against what was sent. */
   async report(sent: number[]): Promise<LedgerReport[]> {
     return (await this.#sides[this.#at]!.ask('report', { sent })).frames;
+  }
+
+  /** Frames towards the guest that found a tap's queue full, so far. */
+  async overflowed(): Promise<number> {
+    // Of taps that are handed over one goes away.
+    const stats = await Promise.all(this.#taps.map((tap) => tap.stats().catch(() => null)));
+    return stats.reduce((sum, counters) => sum + (counters?.tx.dropped ?? 0), 0);
   }
 
   /** Largest RssAnon of each process, in bytes. */
