@@ -3,6 +3,7 @@ import { VHOST_NET_BATCH, VHOST_NET_VQ_RX, VHOST_NET_VQ_TX, VHOST_VRING_F_LOG } 
 import { VIRTIO_RING_F_EVENT_IDX } from '../constants/virtio-ring';
 import { VhostError } from '../errors';
 import { EventFd, type EventFdWatch } from '../host/event-fd';
+import { NetDeviceCounters } from '../host/net-device-counters';
 import type { Tap } from '../host/tap';
 import type { VhostNet, VringAddresses } from '../host/vhost-net';
 import type { DirtyLog } from '../memory/dirty-log';
@@ -49,6 +50,7 @@ export class VhostPair {
   readonly #attached = new Set<number>();
   /** Frames that had found the tap's queue full when it was last looked at. */
   #dropsSeen = 0;
+  #counters: NetDeviceCounters | null = null;
 
   constructor(index: number, tap: Tap, vhost: VhostNet, trace: Trace | undefined) {
     this.index = index;
@@ -154,7 +156,8 @@ export class VhostPair {
   async makeRoom(device: BackendDevice): Promise<void> {
     try {
       if (!this.#starved(device)) return;
-      const { dropped } = (await this.tap.stats()).tx;
+      this.#counters ??= await NetDeviceCounters.open(this.tap.name, this.tap.netns);
+      const dropped = this.#counters.read()?.tx.dropped ?? 0;
       if (dropped === this.#dropsSeen) return;
       this.#dropsSeen = dropped;
       const length = await this.tap.txQueueLen();
@@ -316,6 +319,8 @@ export class VhostPair {
     await this.vhost.close();
     for (const event of this.#errors) event.close();
     this.discard(false);
+    this.#counters?.close();
+    this.#counters = null;
   }
 
   /** Throws unless the device has the queues and doorbells of this pair. */

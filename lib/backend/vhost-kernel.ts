@@ -3,6 +3,7 @@
  * Node stands aside. One vhost descriptor a queue pair.
  */
 import { EventEmitter } from 'node:events';
+import { VHOST_NET_VQ_RX } from '../constants/vhost';
 import { invalidArgument, VhostError } from '../errors';
 import type { Tap } from '../host/tap';
 import { VhostNet } from '../host/vhost-net';
@@ -345,6 +346,7 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
       const device = this.#running();
       const { pair, ring, state } = this.#ringOf(device, queue);
       if (state.ready && pair.index < this.#active) {
+        if (ring === VHOST_NET_VQ_RX) await pair.makeRoom(device);
         await pair.vhost.setBackend(ring, null);
         state.nextAvail = (await this.#stoppedRing(pair, ring, device, state)).base;
       }

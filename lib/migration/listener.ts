@@ -22,6 +22,9 @@ export interface MigrationListenerOptions extends MigrationOptions {
   onFailure?: (error: unknown) => void;
 }
 
+/** Connections that have not said HELLO yet. Of more the one that has waited longest is closed: whoever means well says it at once. */
+const MOST_SILENT = 64;
+
 interface Attempt {
   readonly identity: string;
   readonly arrivals: Arrivals;
@@ -110,6 +113,8 @@ export class MigrationListener<Guest extends { resume(): void }> {
   readonly #options: MigrationListenerOptions;
   #listener: Listener | null = null;
   #attempt: Attempt | null = null;
+  /** The longest waiting first. */
+  readonly #silent = new Set<Connection>();
   readonly #arrived = new Deferred<ReceivedMigration<Guest>>();
   /** Attempts that failed so far. */
   failures = 0;
@@ -153,7 +158,7 @@ export class MigrationListener<Guest extends { resume(): void }> {
       timeoutMs,
       signal,
     });
-    const hello = await channel.answer();
+    const hello = await this.#greeted(connection, channel);
     if (hello.channel !== 'control') {
       // In this turn: nothing has been read ahead yet.
       if (this.#attempt?.identity === hello.identity) this.#attempt.arrivals.take(hello, connection);
@@ -169,6 +174,20 @@ export class MigrationListener<Guest extends { resume(): void }> {
       return;
     }
     await this.#receive(channel, hello);
+  }
+
+  async #greeted(connection: Connection, channel: Channel): Promise<HelloMessage> {
+    const [longest] = this.#silent;
+    if (longest !== undefined && this.#silent.size >= MOST_SILENT) {
+      this.#silent.delete(longest);
+      longest.close();
+    }
+    this.#silent.add(connection);
+    try {
+      return await channel.answer();
+    } finally {
+      this.#silent.delete(connection);
+    }
   }
 
   async #receive(channel: Channel, hello: HelloMessage): Promise<void> {

@@ -134,7 +134,8 @@ async function qemuTurn(limit: number): Promise<Turn> {
   there.pinger.hush();
   process.stdout.write(`  QEMU's guest answers after ${((performance.now() - began) / 1000).toFixed(0)} s\n`);
   await sleep(DRAIN_MS);
-  return there.turn(async () => (await qemu.move(limit)).downtimeMs, said);
+  // Awaited here: what is in use ends with this function.
+  return await there.turn(async () => (await qemu.move(limit)).downtimeMs, said);
 }
 
 export async function downtimeQemu({ pairs: rounds }: BenchSettings): Promise<BenchResult[]> {

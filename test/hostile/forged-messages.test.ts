@@ -59,7 +59,7 @@ const FIELDS: readonly [type: number, field: string, bad: Bad][] = [
   [FrameType.HELLO, 'index', [...WRONG, 1]],
   [FrameType.SETUP, 'regions', [...WRONG, Array(4097).fill({ gpa: 0, size: 4096 }), [{ gpa: 0, size: 0 }]]],
   [FrameType.SETUP, 'features', [...WRONG, '0xg', `0x${'f'.repeat(33)}`, `0x${'f'.repeat(32)}`]],
-  [FrameType.SETUP, 'pairs', [...but(), 9, 1000]],
+  [FrameType.SETUP, 'pairs', [...but(), 33, 1000]],
   [FrameType.SETUP, 'mtu', but()],
   [FrameType.SETUP, 'pageConnections', [...WRONG, 1, 17]],
   [FrameType.SETUP, 'local', [true]],

@@ -135,6 +135,8 @@ test('200 at once, of every kind', async () => {
   const many = await Promise.all(
     Array.from({ length: 200 }, async (_, index) => {
       const connection = await connect(listener.address);
+      // Those that have waited longest are closed with what they said unread.
+      connection.stream.on('error', () => undefined);
       const words = kinds[index % kinds.length]!;
       if (words !== null) connection.stream.write(words);
       return connection;
@@ -143,6 +145,18 @@ test('200 at once, of every kind', async () => {
   await ended(many);
   expect(failures.length).toBeGreaterThanOrEqual(150);
   await rig.flows(machine, 10);
+}, 30_000);
+
+test('that say nothing, 100 of them: 64 may wait, those that have waited longest are closed', async () => {
+  const silent = await Promise.all(Array.from({ length: 100 }, () => connect(listener.address)));
+  // One that speaks is served meanwhile.
+  const stray = await connect(listener.address);
+  stray.stream.write(hello());
+  await until('HELLO is answered', () => stray.stream.readableLength > 0);
+  await ended([...silent, stray]);
+  const early = failures.filter((failure) => (failure as { code: string }).code !== 'VHOST_ERR_TIMEOUT');
+  expect(early.length).toBeGreaterThanOrEqual(37);
+  expect(failures.length).toBeLessThanOrEqual(102);
 }, 30_000);
 
 describe('HELLO for pages', () => {
