@@ -1,4 +1,5 @@
 /** One of the demo's two processes: does what it is told and says what happened. The same program is source and destination. */
+import '../compile-eagerly';
 
 import { VhostKernelBackend } from '../backend/vhost-kernel';
 import { reasonOf } from '../errors';

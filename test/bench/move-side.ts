@@ -1,4 +1,6 @@
 /** One of two processes between which a guest goes back and forth. */
+import '../../lib/compile-eagerly';
+
 import { readFileSync } from 'node:fs';
 import {
   bootMachine,
