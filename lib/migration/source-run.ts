@@ -20,7 +20,6 @@ import { type Grace, gracePeriods } from './handover/grace';
 import { type RelaySink, SourceRelay } from './handover/source-relay';
 import type { AuditResult, Difference, DrainedMessage, OpenMessage, RunningMessage, StateMessage } from './messages';
 import {
-  type DowntimeParts,
   elapsed,
   type MigratableGuest,
   type MigrationOptions,
@@ -38,6 +37,7 @@ import type { MigrationOutcome, MigrationRecord } from './record';
 import { Recorder } from './recorder';
 import { describeSetup } from './setup';
 import { type Dial, openDescriptors, openPageConnections } from './source-links';
+import { SwitchoverClock } from './switchover-clock';
 
 export interface SourceLinks {
   /** Null where there is the control connection alone. */
@@ -69,8 +69,7 @@ export class SourceRun {
   #nonce: Uint8Array | null = null;
   /** Of the taps, from the device's stop to GO: until then the guest may have to go on here. */
   #claims: (() => void)[] = [];
-  /** performance.now() at the steps of the switchover. */
-  readonly #at = { paused: 0, stopped: 0, synced: 0, lastPages: 0, ready: 0, running: 0 };
+  readonly #clock = new SwitchoverClock();
   #vrings: readonly StoppedRing[] = [];
 
   /** `links`: how to make further connections, where there are any. */
@@ -231,7 +230,7 @@ export class SourceRun {
 
   async #pause(): Promise<void> {
     this.#phase('switchover');
-    this.#at.paused = performance.now();
+    this.#clock.mark('paused');
     this.#paused = true;
     // A change that began before this moment is told of before the last pages; one that begins after it is refused.
     this.#precopy.freeze();
@@ -239,7 +238,7 @@ export class SourceRun {
     await this.#device.stop();
     this.#claims = (this.#device.backend.taps ?? []).map((tap) => tap.claim('a migration'));
     this.#relay?.collect(this.#sink, this.#nonce!);
-    this.#at.stopped = performance.now();
+    this.#clock.mark('stopped');
     await this.#precopy.endThrottle();
     this.#vrings = [...this.#device.backend.stoppedRings];
     await this.#on({ kind: 'stopped' });
@@ -250,9 +249,9 @@ export class SourceRun {
     // Only now is the log complete: the kernel publishes used entries before it marks the page of the data.
     if (faults?.next('migration:final-sync') == null && !this.#links.local) this.#precopy.take();
     if (faults?.next('migration:last-page') != null) this.#precopy.forgetOne();
-    this.#at.synced = performance.now();
+    this.#clock.mark('synced');
     await this.#precopy.round(true);
-    this.#at.lastPages = performance.now();
+    this.#clock.mark('lastPages');
     const state: StateMessage = {
       device: this.#device.save(),
       guest: this.#guest.save(),
@@ -263,7 +262,7 @@ export class SourceRun {
     await this.#channel.receive([FrameType.READY]);
     this.#phase('ready');
     this.#channel.throwIfAborted('waiting for GO');
-    this.#at.ready = performance.now();
+    this.#clock.mark('ready');
     await this.#on({ kind: 'ready', attempt: this.#machine.attempt });
   }
 
@@ -274,23 +273,11 @@ export class SourceRun {
     this.#unclaim();
     await this.#channel.send(FrameType.GO, Buffer.alloc(0));
     await this.#channel.receiveJson<RunningMessage>(FrameType.RUNNING);
-    this.#at.running = performance.now();
+    this.#clock.mark('running');
     this.#phase('running');
-    this.#noteDowntime();
+    this.#recorder.downtimeMs = this.#clock.downtimeMs;
+    this.#recorder.downtimeParts = { ...this.#clock.parts };
     await this.#on({ kind: 'running', attempt: this.#machine.attempt });
-  }
-
-  #noteDowntime(): void {
-    const { paused, stopped, synced, lastPages, ready, running } = this.#at;
-    const parts: DowntimeParts = {
-      stop: elapsed(paused, stopped),
-      sync: elapsed(stopped, synced),
-      lastPages: elapsed(synced, lastPages),
-      state: elapsed(lastPages, ready),
-      start: elapsed(ready, running),
-    };
-    this.#recorder.downtimeMs = elapsed(paused, running);
-    this.#recorder.downtimeParts = { ...parts };
   }
 
   /** The guest goes on here, first with the frames that were read for it meanwhile. */
@@ -338,9 +325,9 @@ export class SourceRun {
     const { handover, audit, downtimeMs, differences } = recorder;
     return {
       rounds: this.#precopy.rounds,
-      totalMs: elapsed(recorder.began, this.#at.running),
+      totalMs: elapsed(recorder.began, this.#clock.at('running')),
       downtimeMs,
-      downtimeParts: recorder.downtimeParts as unknown as DowntimeParts,
+      downtimeParts: this.#clock.parts,
       bytes: this.#channel.bytesSent + this.#pageBytes,
       vrings: [...this.#vrings],
       differences,
