@@ -260,8 +260,11 @@ export interface NativeAddon {
   pageStoreCreate(regions: number[], mappings: MappingHandle[], fds: FdHandle[]): PageStoreHandle | Errno;
   /** Takes over what another store has hashed, of regions that are in both; while no call on either runs. 0 or -errno. */
   pageStoreKeep(store: PageStoreHandle, before: PageStoreHandle): number;
-  /** A hash for every page, region after region, of what was unpacked; that of a zero page where nothing came. 0 or -EINVAL. */
-  pageStoreHashes(store: PageStoreHandle, out: BigUint64Array): number;
+  /**
+   * A hash for each of out.length pages from `first` on, region after region, of what was unpacked; that of a zero page where nothing came. 0,
+   * or -EINVAL for more than there are.
+   */
+  pageStoreHashes(store: PageStoreHandle, first: number, out: BigUint64Array): number;
   /** Idempotent. */
   pageStoreClose(store: PageStoreHandle): number;
   /**

@@ -19,10 +19,19 @@ const PIECE_BYTES = 512 * 1024 * 1024;
 /** Bytes of one AUDIT frame at most; a larger guest has several. */
 export const AUDIT_PIECE = 4 * 1024 * 1024;
 
-export async function sendHashes(channel: Channel, hashes: BigUint64Array): Promise<void> {
-  const bytes = encodeHashes(hashes);
-  for (let at = 0; at < bytes.byteLength; at += AUDIT_PIECE) {
-    await channel.send(FrameType.AUDIT, bytes.subarray(at, at + AUDIT_PIECE));
+/** Of pages as they arrived: PageStore fits. */
+export interface PageHashes {
+  /** How many there are. */
+  readonly pages: number;
+  hashes(first: number, count: number): BigUint64Array;
+}
+
+/** In pieces: a guest's hashes are not in memory twice. */
+export async function sendHashes(channel: Channel, received: PageHashes): Promise<void> {
+  const piece = AUDIT_PIECE / HASH_BYTES;
+  for (let first = 0; first < received.pages; first += piece) {
+    const hashes = received.hashes(first, Math.min(piece, received.pages - first));
+    await channel.send(FrameType.AUDIT, encodeHashes(hashes));
   }
 }
 

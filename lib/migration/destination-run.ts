@@ -63,7 +63,7 @@ export class DestinationRun<Guest extends { resume(): void }> {
   #device: VirtioNetDevice | null = null;
   #guest: Guest | null = null;
   #announcements: Announcements | null = null;
-  #hashes: BigUint64Array | null = null;
+  #audits = false;
   #startMs = 0;
   #degraded: unknown = null;
 
@@ -145,9 +145,10 @@ export class DestinationRun<Guest extends { resume(): void }> {
     }
     this.#receiver = new PageReceiver(this.#memory, this.#pageConnections);
     await this.#receivePages(this.#memory, this.#receiver);
-    if (this.#options.audit !== false && !setup.local) this.#hashes = this.#receiver.hashes();
+    this.#audits = this.#options.audit !== false && !setup.local;
     for (const pages of this.#pageConnections) pages.close();
-    this.#receiver.close();
+    // The guest waits from here on: what the audit needs is asked for when it runs.
+    if (!this.#audits) this.#receiver.close();
     await this.#on({ kind: 'state', attempt: this.#attempt });
   }
 
@@ -319,7 +320,12 @@ export class DestinationRun<Guest extends { resume(): void }> {
   }
 
   async #finish(): Promise<AuditResult | null> {
-    if (this.#hashes !== null) await sendHashes(this.#channel, this.#hashes);
+    const receiver = this.#receiver!;
+    try {
+      if (this.#audits) await sendHashes(this.#channel, receiver.received);
+    } finally {
+      receiver.close();
+    }
     return receiveAudit(this.#channel, FrameType.END);
   }
 

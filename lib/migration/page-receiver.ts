@@ -1,6 +1,7 @@
 /** Takes the pages of all connections into guest memory, and knows when a round has come in whole. */
 import { ProtocolError, VhostError } from '../errors';
 import type { GuestMemory } from '../memory/guest-memory';
+import type { PageHashes } from './audit';
 import type { Frame } from './channel';
 import { FRAME_HEADER_SIZE } from './frame';
 import type { RoundEndMessage } from './messages';
@@ -107,9 +108,9 @@ export class PageReceiver {
     this.#store.relayout(memory);
   }
 
-  /** A hash for every page of memory, for the audit. */
-  hashes(): BigUint64Array {
-    return this.#store.hashes();
+  /** Hashes of what has come, for the audit. */
+  get received(): PageHashes {
+    return this.#store;
   }
 
   /** Lets go of memory; the connections are their owner's. Idempotent. */

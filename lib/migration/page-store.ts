@@ -1,10 +1,12 @@
 /** Guest memory as the page part of a migration sees it: the addon reads and writes it by page number. */
-import { check, VhostError } from '../errors';
+import { check, closedError } from '../errors';
 import type { GuestMemory } from '../memory/guest-memory';
 import { native, type PageStoreHandle } from '../native';
 import { decompressPayload } from './page-compression';
 import { pagesViolation } from './page-frame';
 import { PAGES_MAX_PAYLOAD } from './page-layout';
+
+const EBADF = 9;
 
 export interface PageCounts {
   pages: number;
@@ -66,12 +68,20 @@ export class PageStore {
     return { pages: offset, zeroPages: found };
   }
 
-  /** Hashes of what was unpacked, as hashPages gives them; that of a zero page for a page that never came. */
-  hashes(): BigUint64Array {
-    const hashes = new BigUint64Array(this.#pages);
-    if (native().pageStoreHashes(this.#handle, hashes) < 0) {
-      throw new VhostError('VHOST_ERR_CLOSED', 'PageStore is closed');
-    }
+  /** Of all regions. */
+  get pages(): number {
+    return this.#pages;
+  }
+
+  /**
+   * Hashes of what was unpacked in `count` pages from the `first` on, region after region, as hashPages gives them; that of a zero page for a
+   * page that never came.
+   */
+  hashes(first = 0, count = this.#pages - first): BigUint64Array {
+    const hashes = new BigUint64Array(count);
+    const result = native().pageStoreHashes(this.#handle, first, hashes);
+    if (result === -EBADF) throw closedError('PageStore');
+    check(result, 'pageStoreHashes');
     return hashes;
   }
 

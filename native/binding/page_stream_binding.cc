@@ -117,11 +117,13 @@ napi_value PageStoreKeep(napi_env env, napi_callback_info info) {
 napi_value PageStoreHashes(napi_env env, napi_callback_info info) {
   Args args(env, info);
   auto* handle = args.Handle<StoreHandle>();
+  const uint64_t first = args.Uint32("first");
   const auto out = args.Words("out");
   if (args.failed()) return nullptr;
   if (handle->slot == nullptr) return ToNumber(env, -EBADF);
-  if (out.length != handle->slot->store->pages()) return ToNumber(env, -EINVAL);
-  handle->slot->store->Hashes(out.data);
+  const auto& store = *handle->slot->store;
+  if (first > store.pages() || out.length > store.pages() - first) return ToNumber(env, -EINVAL);
+  store.Hashes(first, out.length, out.data);
   return ToNumber(env, 0);
 }
 

@@ -126,8 +126,8 @@ void PageStore::Keep(const PageStore& before) {
   }
 }
 
-void PageStore::Hashes(uint64_t* out) const {
-  for (uint64_t i = 0; i < pages_; i++) out[i] = __atomic_load_n(&hashes_[i], __ATOMIC_RELAXED) ^ zero_hash_;
+void PageStore::Hashes(uint64_t first, uint64_t count, uint64_t* out) const {
+  for (uint64_t i = 0; i < count; i++) out[i] = __atomic_load_n(&hashes_[first + i], __ATOMIC_RELAXED) ^ zero_hash_;
 }
 
 }  // namespace vhost_net

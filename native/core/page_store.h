@@ -42,8 +42,8 @@ class PageStore {
   Result Zero(uint64_t page, uint64_t pages);
   /// Takes over what another store remembers of regions that are in both, while nobody writes to either.
   void Keep(const PageStore& before);
-  /// One hash for every page, region after region, that of a zero page where nothing came.
-  void Hashes(uint64_t* out) const;
+  /// One hash for each of `count` pages from `first` on, region after region, that of a zero page where nothing came.
+  void Hashes(uint64_t first, uint64_t count, uint64_t* out) const;
 
  private:
   struct Free {

@@ -13,6 +13,8 @@ import { interquartileRange, median, quantile } from './statistics';
 const RATE = 10_000;
 const MEMORY = 64 * 2 ** 20;
 const LARGE = 2 ** 32;
+/** Of a guest that has written next to nothing of it. */
+const LARGEST = 2 ** 33;
 const P99_LIMIT_MS = 10;
 const LOCAL_LIMIT_MS = 20;
 const MANY_TO_ONE = 1.5;
@@ -125,10 +127,13 @@ async function manyPairs(rounds: number): Promise<BenchResult[]> {
 export async function downtime({ migrations, pairs }: BenchSettings): Promise<BenchResult[]> {
   const seconds = 60 + migrations * 2;
   const [moves, wrong] = await run('downtime', { rate: RATE, memory: MEMORY, seconds }, migrations);
+  const [large, wrongLarge] = await run('downtime-8g', { rate: RATE, memory: LARGEST }, ROUND, { warmUp: WARM_UP });
   const [local, wrongLocal] = await run('downtime-local', { rate: RATE, memory: LARGE }, 7, { local: true });
   return [
     limited('downtime-p99-ms', quantile(times(moves), 0.99), P99_LIMIT_MS, interquartileRange(times(moves))),
     none('downtime-frames', wrong),
+    limited('downtime-8g-ms', median(times(large)), P99_LIMIT_MS, interquartileRange(times(large))),
+    none('downtime-8g-frames', wrongLarge),
     limited('downtime-local-4g-ms', median(times(local)), LOCAL_LIMIT_MS, interquartileRange(times(local))),
     none('downtime-local-frames', wrongLocal),
     ...(await manyPairs(pairs)),

@@ -152,3 +152,22 @@ test('zero pages stay holes, and what held data is zeroed', async () => {
   expect(memory.read(0, 8 * PAGE).every((byte) => byte === 0)).toBe(true);
   expect(new Set(store.hashes()).size).toBe(1);
 });
+
+test('hashes in pieces are those of the whole; there are no others, and none of a store that is closed', async () => {
+  const { store } = memoryOf({ gpa: 0, size: 8 * PAGE }, { gpa: 9 * PAGE, size: PAGE });
+  await store.unpack(sample(), 0, 0);
+  const all = store.hashes();
+  expect([store.pages, all.length, new Set(all).size]).toEqual([9, 9, 3]);
+  const pieces = [0, 2, 4, 6, 8].map((first) => [...store.hashes(first, Math.min(2, 9 - first))]);
+  expect(pieces.flat()).toEqual([...all]);
+  expect(store.hashes(9, 0)).toHaveLength(0);
+  for (const [first, count] of [
+    [8, 2],
+    [10, 0],
+    [9, 1],
+  ] as const) {
+    expect(() => store.hashes(first, count)).toThrow(expect.objectContaining({ code: 'EINVAL' }) as Error);
+  }
+  store.close();
+  expect(() => store.hashes()).toThrow(expect.objectContaining({ code: 'VHOST_ERR_CLOSED' }) as Error);
+});
