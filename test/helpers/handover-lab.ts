@@ -1,4 +1,5 @@
 /** Places between which a recording guest moves, on one bridge with two stations that send to it in every way there is: natively or in the VM. */
+
 import { type Duplex, duplexPair } from 'node:stream';
 import type { Backend } from '../../lib/backend/backend';
 import { EmulatedBackend } from '../../lib/backend/emulated';
@@ -10,6 +11,7 @@ import { Netns } from '../../lib/host/netns';
 import { Tap } from '../../lib/host/tap';
 import { GuestMemory } from '../../lib/memory/guest-memory';
 import { type DestinationHost, MigrationDestination, type ReceivedMigration } from '../../lib/migration/destination';
+import type { HandoverAccount, SourceAccount } from '../../lib/migration/handover/account';
 import type { MigrationOptions, MigrationResult } from '../../lib/migration/options';
 import { MigrationSource } from '../../lib/migration/source';
 import { bits } from '../../lib/net/features';
@@ -265,6 +267,17 @@ function wrong({ lost, duplicated, reordered, corrupted }: LedgerReport): Verdic
 }
 
 /** Of a verdict, what is wrong: empty when nothing is. */
+const AMBIGUOUS = /streams of repeated frames could be joined in several ways/;
+
+/**
+ * What a migration says of its frames, without what it cannot know of equal ones: seldom does a stream of them fit in several ways, and here
+ * both ends count them, which decides it.
+ */
+export function proofOf(handover: HandoverAccount | null): { unproven: string[]; source?: SourceAccount | null } {
+  const unproven = (handover?.unproven ?? ['no hand-over']).filter((reason) => !AMBIGUOUS.test(reason));
+  return { ...handover, unproven };
+}
+
 export function faultsOf({ flows, identical, own, foreign }: Verdict): Record<string, unknown> {
   const found: Record<string, unknown> = {};
   for (const [name, report] of Object.entries(flows)) {

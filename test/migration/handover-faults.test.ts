@@ -13,6 +13,7 @@ import {
   GUEST,
   HandoverLab,
   type LabOptions,
+  proofOf,
   STATION,
   STATION_FLOWS,
   type Verdict,
@@ -50,7 +51,7 @@ async function there(options: LabOptions & { silent?: boolean; slow?: boolean } 
       return createDevice(...parts);
     };
     const { result } = await lab.migrate(to, { host: { createDevice: build } });
-    unproven.push(...(result.handover?.unproven ?? ['no hand-over']));
+    unproven.push(...proofOf(result.handover).unproven);
   }
   await lab.flows(60);
   const verdict = await lab.settle();
@@ -195,7 +196,7 @@ describe('grace periods, on a network that is slower to one place than to the ot
       network.hush();
       await network.settled();
       const verdict = lab.verdict(network);
-      return { faults: faultsOf(verdict), verdict, unproven: result.handover!.unproven };
+      return { faults: faultsOf(verdict), verdict, unproven: proofOf(result.handover).unproven };
     } finally {
       await network.close();
     }
