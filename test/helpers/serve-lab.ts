@@ -38,6 +38,8 @@ export class ServeLab {
   readonly path: string;
   /** Why front ends were left; null for those that went by themselves. */
   readonly left: (string | null)[] = [];
+  /** Front ends that were served so far. */
+  connected = 0;
   server!: VhostUserServer;
   readonly #folder = mkdtempSync(join(tmpdir(), 'vhost-user-'));
 
@@ -73,6 +75,7 @@ export class ServeLab {
       trace: this.trace,
       onFrontEnd: (event, reason) => {
         if (event === 'gone') this.left.push(reason);
+        else this.connected++;
       },
     });
   }
@@ -84,6 +87,11 @@ export class ServeLab {
   /** Waits until that many front ends have gone. */
   async gone(count: number): Promise<void> {
     await until(`${count} front ends gone`, () => this.left.length >= count);
+  }
+
+  /** Waits until every front end that was served has gone. */
+  async idle(): Promise<void> {
+    await until('all front ends gone', () => this.left.length === this.connected);
   }
 
   async close(): Promise<void> {

@@ -30,8 +30,10 @@ beforeEach(async () => {
   lab.peer = new LabPeer(lab.peer.tap);
   front = await greeted();
 });
-afterEach(() => {
+afterEach(async () => {
   front.close();
+  // What a test counts of those that were left must not be of the one before.
+  await lab.idle();
   guest.close();
 });
 
