@@ -85,6 +85,7 @@ export { comparePages, explainPage, hashPages } from './observe/page-audit';
 export { type DescribedQueue, type Description, parseDescription } from './observe/queue-description';
 export { WriteWitness } from './observe/write-witness';
 export { renderReport } from './report/report';
+export { type ServedPath, VhostUserServer, type VhostUserServerOptions } from './serve/server';
 export { FaultPlan } from './trace/fault-plan';
 export { Trace, type TraceRecord } from './trace/trace';
 export type { QueueState } from './virtqueue/queue-state';

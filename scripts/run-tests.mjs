@@ -22,6 +22,7 @@ const PARTS = {
       'addon',
       'migration',
       'hostile',
+      'vhost-user',
       'cli-migration',
       'reliability',
       'conformance',

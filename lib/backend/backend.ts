@@ -96,6 +96,8 @@ export interface Backend extends EventEmitter<BackendEvents> {
   stopQueue(queue: number): Promise<QueueState>;
   /** Serves a ring as the device's `queues` describe it now. While running. */
   startQueue(queue: number): Promise<void>;
+  /** The doorbells of a ring are others now: they are in use when this resolves, and those before no longer. While running. */
+  notifiersChanged(queue: number): Promise<void>;
   /** Where the rings stand now, while running: by queue, null for one that is not served. */
   positions(): Promise<(RingPosition | null)[]>;
   /** What the last stop found, ring by ring. */

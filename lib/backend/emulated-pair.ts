@@ -46,7 +46,8 @@ export class EmulatedPair {
   readonly #transmit: EmulatedTransmit | null;
   readonly #receive: EmulatedReceive | null;
   readonly #onFault: (fault: RingFault) => void;
-  #watches: EventFdWatch[] = [];
+  /** By ring; null for one that is not served. */
+  readonly #watches: (EventFdWatch | null)[] = [null, null];
   #inletWatch: InletWatch | null = null;
   #next: NodeJS.Immediate | null = null;
   #running = false;
@@ -83,13 +84,17 @@ export class EmulatedPair {
 
   start(): void {
     this.#running = true;
-    this.#watches = [0, 1].flatMap((ring) =>
-      this.#rings[ring] === null
-        ? []
-        : [this.#device.notifiers[this.index * 2 + ring]!.kick.onSignal(() => this.#run())],
-    );
+    for (const ring of [0, 1]) this.watchKicks(ring);
     // What waits is moved when all pairs are there, and whoever starts the guest has done so.
     this.#soon();
+  }
+
+  /** Listens to the kicks of a ring that is served, by whatever eventfd they come now. */
+  watchKicks(ring: number): void {
+    this.#watches[ring]?.close();
+    this.#watches[ring] = null;
+    if (!this.#running || this.#rings[ring] === null) return;
+    this.#watches[ring] = this.#device.notifiers[this.index * 2 + ring]!.kick.onSignal(() => this.#run());
   }
 
   /** One turn: some batches of both directions, then either another turn or sleep until a kick or a frame. */
@@ -156,8 +161,7 @@ export class EmulatedPair {
     this.#running = false;
     if (this.#next !== null) clearImmediate(this.#next);
     this.#next = null;
-    for (const watch of this.#watches) watch.close();
-    this.#watches = [];
+    for (const ring of [0, 1]) this.watchKicks(ring);
     this.#watchInlet(false);
   }
 

@@ -318,6 +318,13 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
     pair.start();
   }
 
+  async notifiersChanged(queue: number): Promise<void> {
+    const { notifiers } = this.#running();
+    this.#pairs[queue >> 1]?.watchKicks(queue & 1);
+    // A kick between the two eventfds must not be lost.
+    notifiers[queue]!.kick.signal();
+  }
+
   async positions(): Promise<(RingPosition | null)[]> {
     return this.#running().queues.map((_, queue) => this.#pairs[queue >> 1]?.position(queue & 1) ?? null);
   }

@@ -373,6 +373,19 @@ export class VhostKernelBackend extends EventEmitter<BackendEvents> implements B
     });
   }
 
+  notifiersChanged(queue: number): Promise<void> {
+    return this.#turns.run(async () => {
+      const device = this.#running();
+      const { pair, ring, state } = this.#ringOf(device, queue);
+      if (!state.ready) return;
+      const { kick, call } = device.notifiers[queue]!;
+      await pair.vhost.setVringCall(ring, call);
+      await pair.vhost.setVringKick(ring, kick);
+      // A kick between the two eventfds must not be lost.
+      kick.signal();
+    });
+  }
+
   #ringOf(device: ServedDevice, queue: number): { pair: VhostPair; ring: number; state: QueueState } {
     const pair = this.#pairs[queue >> 1];
     const state = device.queues[queue];

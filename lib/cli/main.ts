@@ -13,6 +13,7 @@ import { migrateCommand } from './migrate';
 import { receiveCommand } from './receive';
 import { resolveCommand } from './resolve';
 import { runCommand } from './run';
+import { serveCommand } from './serve';
 import { vmCommand } from './vm';
 
 function version(): string {
@@ -29,6 +30,7 @@ const program = new Command('vhost-net')
   .addCommand(demoCommand())
   .addCommand(inspectCommand())
   .addCommand(runCommand())
+  .addCommand(serveCommand())
   .addCommand(receiveCommand())
   .addCommand(migrateCommand())
   .addCommand(resolveCommand())

@@ -1,5 +1,6 @@
 /** eventfd(2): a counter that wakes whoever waits for it. Kicks, calls and error notices of a ring travel through these. */
-import { check, closedError, systemError } from '../errors';
+import { readlinkSync } from 'node:fs';
+import { check, closedError, invalidArgument, systemError } from '../errors';
 import { type FdHandle, native, type PollHandle } from '../native';
 
 /** EFD_CLOEXEC | EFD_NONBLOCK, include/uapi/linux/eventfd.h. */
@@ -35,6 +36,24 @@ export class EventFd {
   /** Takes ownership of a descriptor of this process, which must be a non-blocking eventfd. */
   static adopt(fd: number): EventFd {
     return new EventFd(check<FdHandle>(native().fdAdopt(fd), 'fcntl'));
+  }
+
+  /**
+   * One of another process, of which the descriptor is taken whatever happens. It is made non-blocking, for everybody who has it: a counter at
+   * its maximum would hold this process up. Throws VHOST_ERR_INVALID_ARGUMENT for a descriptor of anything else.
+   */
+  static share(handle: FdHandle): EventFd {
+    const addon = native();
+    try {
+      const number = check(addon.fdNumber(handle), 'fcntl');
+      const target = readlinkSync(`/proc/self/fd/${number}`);
+      if (target !== 'anon_inode:[eventfd]') throw invalidArgument(`a descriptor of ${target}`, 'an eventfd');
+      check(addon.fdSetNonblocking(handle, true), 'fcntl');
+    } catch (error) {
+      addon.fdClose(handle);
+      throw error;
+    }
+    return new EventFd(handle);
   }
 
   get closed(): boolean {

@@ -1,8 +1,9 @@
 /**
  * Who wrote which page. Every writer of guest memory is a DirtySource; a migration round takes and clears the union of all.
  */
-import { check, closedError, invalidArgument } from '../errors';
-import { type MappingHandle, native } from '../native';
+import { fstatSync } from 'node:fs';
+import { check, closedError, invalidArgument, VhostError } from '../errors';
+import { type FdHandle, type MappingHandle, native } from '../native';
 import { type HostAddress, hva, PAGE_SIZE } from './address';
 import { PageBitmap } from './page-bitmap';
 
@@ -47,6 +48,25 @@ export class DirtyLog implements DirtySource {
     const words = Math.floor((endGpa - 1) / (PAGE_SIZE * PAGES_PER_WORD)) + 1;
     const bytes = Math.ceil((words * 8) / PAGE_SIZE) * PAGE_SIZE;
     const mapping = check<MappingHandle>(native().mappingCreate(null, 0, bytes, 0, PROT_READ | PROT_WRITE), 'mmap');
+    return new DirtyLog(mapping, bytes);
+  }
+
+  /**
+   * One that another process reads: `bytes` of a file from `offset` on, which stays the caller's. Throws VHOST_ERR_LOG_SIZE for a part that the
+   * file does not have, or that cannot be mapped by itself.
+   */
+  static share(fd: FdHandle, offset: number, bytes: number): DirtyLog {
+    const refuse = (what: string): never => {
+      throw new VhostError('VHOST_ERR_LOG_SIZE', `a log of ${bytes} bytes at offset ${offset}: ${what}`);
+    };
+    if (!Number.isSafeInteger(bytes) || bytes <= 0 || bytes % 8 !== 0) refuse('a multiple of 8 from 8 on');
+    if (bytes * 8 * PAGE_SIZE > MAX_END) refuse(`longer than any guest memory, ${MAX_END / PAGE_SIZE / 8}`);
+    if (!Number.isSafeInteger(offset) || offset < 0 || offset % PAGE_SIZE !== 0)
+      refuse(`an offset in pages of ${PAGE_SIZE}`);
+    const stats = fstatSync(check(native().fdNumber(fd), 'fcntl'));
+    if (!stats.isFile()) refuse('its descriptor is no file');
+    if (stats.size < offset + bytes) refuse(`the file has ${stats.size}`);
+    const mapping = check<MappingHandle>(native().mappingCreate(fd, offset, bytes, 0, PROT_READ | PROT_WRITE), 'mmap');
     return new DirtyLog(mapping, bytes);
   }
 

@@ -11,11 +11,13 @@ import {
   checkDescriptors,
   checkOverlap,
   checkRegion,
+  checkShared,
   GuestRegion,
   type RegionSpec,
+  type SharedRegionSpec,
 } from './region';
 
-export type { AdoptedRegionSpec, GuestRegion, RegionSpec } from './region';
+export type { AdoptedRegionSpec, GuestRegion, RegionSpec, SharedRegionSpec } from './region';
 
 export interface MemoryOptions {
   /**
@@ -90,7 +92,22 @@ export class GuestMemory {
     return GuestMemory.#make(regions, options, ({ fd }) => fd);
   }
 
-  static #make<Spec extends RegionSpec>(
+  /**
+   * Memory that another process goes on using, from files of any kind and parts of files, as a vhost-user front end passes them. Takes the
+   * descriptors whatever happens: a failure leaves them closed. Throws VHOST_ERR_MEMORY_TABLE.
+   */
+  static share(regions: readonly SharedRegionSpec[]): GuestMemory {
+    try {
+      checkRegions(regions);
+      for (const region of regions) checkShared(region);
+    } catch (error) {
+      for (const { fd } of regions) native().fdClose(fd);
+      throw error;
+    }
+    return GuestMemory.#make(regions, {}, ({ fd }) => fd);
+  }
+
+  static #make<Spec extends RegionSpec & { offset?: number }>(
     specs: readonly Spec[],
     { deviceMapping = 'same' }: MemoryOptions,
     open: (spec: Spec) => FdHandle,
@@ -101,7 +118,7 @@ export class GuestMemory {
     try {
       for (const spec of specs) fds.push(open(spec));
       specs.forEach((spec, index) => {
-        regions.push(GuestRegion.map(spec, fds[index]!, separate));
+        regions.push(GuestRegion.map(spec, fds[index]!, separate, spec.offset));
       });
     } catch (error) {
       for (const region of regions) region.close();
@@ -164,7 +181,10 @@ export class GuestMemory {
     const pieces = this.#pieces(gpa, length);
     const bytes = new Uint8Array(length);
     for (const { region, at, offset, count } of pieces) {
-      const got = check(native().fdPread(region.fd, bytes.subarray(offset, offset + count), at), 'pread');
+      const got = check(
+        native().fdPread(region.fd, bytes.subarray(offset, offset + count), region.offset + at),
+        'pread',
+      );
       if (got !== count)
         throw new VhostError('VHOST_ERR_MEMORY_TABLE', `the memfd of ${region.size} bytes was cut short`);
     }
@@ -222,14 +242,12 @@ export class GuestMemory {
 
   /**
    * Maps a new region, tells the listeners, who make it known to their devices, and only then lets this process use it. When a listener
-   * fails, those told hear that it goes again, and it is unmapped.
+   * fails, those told hear that it goes again, and it is unmapped. New memory, or, with a descriptor, which is taken whatever happens, that
+   * of another process.
    */
-  addRegion(spec: RegionSpec): Promise<GuestRegion> {
+  addRegion(spec: RegionSpec | SharedRegionSpec): Promise<GuestRegion> {
     return this.#oneAfterTheOther(async () => {
-      this.#throwIfClosed();
-      checkRegion(spec);
-      checkOverlap([...this.#regions, spec]);
-      const region = GuestRegion.map(spec, GuestRegion.memfd(spec), this.#separate);
+      const region = this.#mapMore(spec);
       const regions = ascending([...this.#regions, region]);
       try {
         await this.#tell(regions, { kind: 'add', region });
@@ -240,6 +258,20 @@ export class GuestMemory {
       this.#regions = regions;
       return region;
     });
+  }
+
+  #mapMore(spec: RegionSpec | SharedRegionSpec): GuestRegion {
+    const shared = 'fd' in spec ? spec : null;
+    try {
+      this.#throwIfClosed();
+      checkRegion(spec);
+      checkOverlap([...this.#regions, spec]);
+      if (shared !== null) checkShared(shared);
+    } catch (error) {
+      if (shared !== null) native().fdClose(shared.fd);
+      throw error;
+    }
+    return GuestRegion.map(spec, shared?.fd ?? GuestRegion.memfd(spec), this.#separate, shared?.offset);
   }
 
   /**

@@ -1,6 +1,6 @@
 /** One region of guest memory: a memfd, mapped once for this process and, when asked for, a second time for devices. */
 import { constants } from 'node:buffer';
-import { fstatSync } from 'node:fs';
+import { fstatSync, statfsSync } from 'node:fs';
 import { F_SEAL_SHRINK } from '../constants/fcntl';
 import { check, invalidArgument, VhostError } from '../errors';
 import { type FdHandle, type MappingHandle, native } from '../native';
@@ -9,6 +9,8 @@ import { type GuestAddress, gpa, type HostAddress, hva, PAGE_SIZE } from './addr
 const PROT_READ = 1;
 const PROT_WRITE = 2;
 const EINVAL = -22;
+/** include/uapi/linux/magic.h */
+const HUGETLBFS_MAGIC = 0x958458f6;
 
 export interface RegionSpec {
   /** Guest physical address, a multiple of 4,096. */
@@ -22,6 +24,14 @@ export interface RegionSpec {
 export interface AdoptedRegionSpec extends RegionSpec {
   /** A memfd of at least `size` bytes that nobody can shrink. */
   fd: FdHandle;
+}
+
+/** A region that another process shares by descriptor, as a vhost-user front end does. */
+export interface SharedRegionSpec extends RegionSpec {
+  /** A memfd or another file of memory, open for reading and writing, at least `offset + size` bytes long. */
+  fd: FdHandle;
+  /** Of the region's first byte in the file, a multiple of 4,096. */
+  offset: number;
 }
 
 function hex(address: number): string {
@@ -93,14 +103,38 @@ export function checkDescriptors(specs: readonly AdoptedRegionSpec[]): void {
   }
 }
 
+/**
+ * Throws VHOST_ERR_MEMORY_TABLE unless the descriptor is that of a file in which all of the region lies now. Unlike `checkDescriptors` it
+ * takes files that can be shrunk, since front ends pass such: one that does it ends this process (SIGBUS).
+ */
+export function checkShared({ gpa: at, size, fd, offset }: SharedRegionSpec): void {
+  const where = `region at GPA ${hex(at)}`;
+  if (!Number.isSafeInteger(offset) || offset < 0 || !Number.isSafeInteger(offset + size)) {
+    refuse(`${where}: offset ${offset}, from 0 to 2^53`);
+  }
+  if (offset % PAGE_SIZE !== 0) refuse(`${where}: offset ${offset} is not a multiple of ${PAGE_SIZE}`);
+  const stats = fstatSync(check(native().fdNumber(fd), 'fcntl'));
+  if (!stats.isFile()) refuse(`${where}: its descriptor is no file`, 'memory is shared as a memfd or a file');
+  if (stats.size < offset + size) {
+    refuse(`${where}: size ${size} at offset ${offset}, the file has ${stats.size} bytes`);
+  }
+}
+
+/** Bytes of the pages that a file is mapped in: 4,096, or those of hugetlbfs. */
+function mappingUnit(fd: FdHandle): number {
+  const { type, bsize } = statfsSync(`/proc/self/fd/${check(native().fdNumber(fd), 'fcntl')}`);
+  return type === HUGETLBFS_MAGIC ? bsize : PAGE_SIZE;
+}
+
 export class GuestRegion {
   readonly gpa: GuestAddress;
   /** Bytes. */
   readonly size: number;
   /** First address behind it. */
   readonly end: number;
-  /** memfd of its content. */
+  /** memfd of its content, from `offset` on. */
   readonly fd: FdHandle;
+  readonly offset: number;
   readonly buffer: ArrayBuffer;
   /** The whole region, likewise u16 and u32. */
   readonly u8: Uint8Array;
@@ -112,18 +146,27 @@ export class GuestRegion {
   readonly hva: HostAddress;
   readonly #own: MappingHandle;
 
-  private constructor(spec: RegionSpec, fd: FdHandle, own: MappingHandle, device: MappingHandle, buffer: ArrayBuffer) {
+  /** @param lead bytes of the mappings before the region. */
+  private constructor(
+    spec: RegionSpec,
+    fd: FdHandle,
+    [own, device]: readonly [MappingHandle, MappingHandle],
+    buffer: ArrayBuffer,
+    offset: number,
+    lead: number,
+  ) {
     this.gpa = gpa(spec.gpa);
     this.size = spec.size;
     this.end = spec.gpa + spec.size;
     this.fd = fd;
+    this.offset = offset;
     this.#own = own;
     this.mapping = device;
-    this.hva = hva(native().mappingAddress(device));
+    this.hva = hva(native().mappingAddress(device) + lead);
     this.buffer = buffer;
-    this.u8 = new Uint8Array(buffer);
-    this.u16 = new Uint16Array(buffer);
-    this.u32 = new Uint32Array(buffer);
+    this.u8 = new Uint8Array(buffer, lead, spec.size);
+    this.u16 = new Uint16Array(buffer, lead, spec.size / 2);
+    this.u32 = new Uint32Array(buffer, lead, spec.size / 4);
   }
 
   /** A memfd for new memory, all zero. */
@@ -131,13 +174,15 @@ export class GuestRegion {
     return check<FdHandle>(native().memfdCreate('guest-memory', spec.size, spec.hugePageSize ?? 0), 'memfd_create');
   }
 
-  /** Maps `fd`, which is the region's from now on. A failure leaves nothing mapped and `fd` closed. */
-  static map(spec: RegionSpec, fd: FdHandle, separate: boolean): GuestRegion {
+  /** Maps `fd` from `offset` on, which is the region's from now on. A failure leaves nothing mapped and `fd` closed. */
+  static map(spec: RegionSpec, fd: FdHandle, separate: boolean, offset = 0): GuestRegion {
     const addon = native();
     const mappings: MappingHandle[] = [];
+    // A file of huge pages is mapped in whole ones, wherever in one of them the region begins.
+    const lead = offset === 0 ? 0 : offset % mappingUnit(fd);
     const map = (): MappingHandle => {
       const mapping = check<MappingHandle>(
-        addon.mappingCreate(fd, 0, spec.size, spec.hugePageSize ?? 0, PROT_READ | PROT_WRITE),
+        addon.mappingCreate(fd, offset - lead, lead + spec.size, spec.hugePageSize ?? 0, PROT_READ | PROT_WRITE),
         'mmap',
       );
       mappings.push(mapping);
@@ -146,7 +191,8 @@ export class GuestRegion {
     try {
       const own = map();
       const device = separate ? map() : own;
-      return new GuestRegion(spec, fd, own, device, check<ArrayBuffer>(addon.mappingBuffer(own), 'mmap'));
+      const buffer = check<ArrayBuffer>(addon.mappingBuffer(own), 'mmap');
+      return new GuestRegion(spec, fd, [own, device], buffer, offset, lead);
     } catch (error) {
       for (const mapping of mappings) addon.mappingClose(mapping);
       addon.fdClose(fd);

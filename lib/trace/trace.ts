@@ -63,6 +63,10 @@ export interface MessageRecord {
   readonly protocol: string;
   readonly name: string;
   readonly bytes: number;
+  /** What it said, where the protocol has such records. */
+  readonly args?: TraceArguments;
+  /** Descriptors that came or went along. */
+  readonly fds?: number;
 }
 
 /** Whatever kind, with its place and time. */

@@ -91,6 +91,10 @@ export class StubBackend extends EventEmitter<BackendEvents> implements Backend 
     await this.#call(`startQueue ${queue}`);
   }
 
+  async notifiersChanged(queue: number): Promise<void> {
+    await this.#call(`notifiersChanged ${queue}`);
+  }
+
   async positions(): Promise<(RingPosition | null)[]> {
     await this.#call('positions');
     return this.device!.queues.map(() => null);
