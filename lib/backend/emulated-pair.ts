@@ -38,6 +38,15 @@ export interface PairEnds {
   readonly mtu: number;
 }
 
+/**
+ * Chains that the driver has posted for received frames and that are not used yet, none in a ring that is broken, and how many there can be. All
+ * of them: it has certainly taken every frame. An event index that it left behind would prove nothing.
+ */
+export interface ReceiveRoom {
+  readonly posted: number;
+  readonly size: number;
+}
+
 export class EmulatedPair {
   readonly index: number;
   readonly inlet: FrameInlet;
@@ -179,25 +188,20 @@ export class EmulatedPair {
     return device == null ? null : { nextAvail: device.nextAvail, usedIdx: device.usedIdx };
   }
 
-  /** Chains that the driver has posted for received frames and that are not used yet; 0 for a ring that is broken or not served. */
-  get room(): number {
+  get room(): ReceiveRoom {
     const ring = this.#rings[0];
-    if (ring == null || ring.error !== null) return 0;
-    let taken = 0;
+    if (ring == null) return { posted: 0, size: 0 };
+    const { size } = ring;
+    if (ring.error !== null) return { posted: 0, size };
+    let posted = 0;
     try {
-      while (taken < ring.size && ring.pop() >= 0) taken++;
-      ring.unpop(taken);
+      while (posted < size && ring.pop() >= 0) posted++;
+      ring.unpop(posted);
     } catch {
       // Whoever serves the ring meets the error and reports it.
-      return 0;
+      return { posted: 0, size };
     }
-    return taken;
-  }
-
-  /** Whether the driver has certainly taken every frame: all its buffers are posted. An event index that it left behind proves nothing. */
-  get taken(): boolean {
-    const ring = this.#rings[0];
-    return ring == null || this.room === ring.size;
+    return { posted, size };
   }
 
   get counters(): { sent: number; refused: number; received: number; dropped: number } {

@@ -22,7 +22,7 @@ import type {
   StoppedRing,
 } from './backend';
 import { DeviceWriteLog } from './emulated-log';
-import { EmulatedPair } from './emulated-pair';
+import { EmulatedPair, type ReceiveRoom } from './emulated-pair';
 import type { KeptFrame } from './emulated-receive';
 import { type FrameInlet, TapInlet, type TransmitObserver } from './frame-inlet';
 import { ServedDevice } from './served-device';
@@ -98,14 +98,9 @@ export class EmulatedBackend extends EventEmitter<BackendEvents> implements Back
     return this.#stoppedRings;
   }
 
-  /** By pair in use: chains that the driver has posted for received frames and that are not used yet. Counting takes time. */
-  get room(): readonly number[] {
+  /** By pair in use: where the driver stands with its receive buffers. Counting takes time. */
+  get room(): readonly ReceiveRoom[] {
     return this.#pairs.map((pair) => pair.room);
-  }
-
-  /** Whether the driver has certainly taken every frame that it was given. */
-  get taken(): boolean {
-    return this.#pairs.every((pair) => pair.taken);
   }
 
   /** Frames moved since the start, by pair. */

@@ -8,7 +8,7 @@ import { type ServedPath, VhostUserServer } from '../serve/server';
 import { TRACE_CHANNEL, type TraceRecord } from '../trace/trace';
 import { MESSAGE_COLUMNS, messageLine } from '../vhost-user/message-record';
 import { wholeNumber } from './arguments';
-import { StopSignals } from './service';
+import { aborted, StopSignals } from './service';
 
 interface Flags {
   socket: string;
@@ -72,7 +72,7 @@ async function serve(flags: Flags): Promise<void> {
     });
     try {
       say(`listening at ${socket} for tap ${taps[0]!.name}, ${backend} data path`);
-      await ended(stop.signal);
+      await aborted(stop.signal);
     } finally {
       await server.close();
     }
@@ -89,12 +89,5 @@ function printMessages(say: (line: string) => void): void {
   subscribe(TRACE_CHANNEL, (record) => {
     const line = messageLine(record as TraceRecord, from);
     if (line !== null) say(line);
-  });
-}
-
-function ended(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
   });
 }

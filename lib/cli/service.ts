@@ -32,6 +32,14 @@ export class StopSignals {
   }
 }
 
+/** Resolves when it is, at once when it was. */
+export function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
+
 /** How a guest's time in this process ended. */
 export type ServiceEnd = Departure | 'signal' | 'broken';
 
@@ -68,9 +76,7 @@ export async function serveMachine({ machine, control, stop, told, unserved }: S
   let onLeft: (how: Departure) => void = () => undefined;
   let watch: NodeJS.Timeout | undefined;
   const ended = new Promise<ServiceEnd>((resolve) => {
-    const onSignal = (): void => resolve('signal');
-    if (stop.aborted) onSignal();
-    else stop.addEventListener('abort', onSignal, { once: true });
+    void aborted(stop).then(() => resolve('signal'));
     watch = setInterval(() => {
       if (guest.failure !== null) resolve('broken');
     }, WATCH_MS);

@@ -234,7 +234,8 @@ export class DeviceLife implements BackendDevice {
   }
 }
 
-function freshQueue(size: number): QueueState {
+/** Of a queue that nobody has set up. */
+export function freshQueue(size: number): QueueState {
   return { size, ready: false, descTable: gpa(0), availRing: gpa(0), usedRing: gpa(0), nextAvail: 0 };
 }
 

@@ -3,6 +3,7 @@
  * whoever told a device of the memory listens to changes.
  */
 import { readFileSync } from 'node:fs';
+import { closeAll } from '../descriptors';
 import { check, closedError, invalidArgument, reasonOf, VhostError } from '../errors';
 import { type FdHandle, type MappingHandle, native } from '../native';
 import { type HostAddress, hva, PAGE_SIZE } from './address';
@@ -82,14 +83,7 @@ export class GuestMemory {
    * long enough and sealed against shrinking. Takes the descriptors whatever happens: a failure leaves them closed.
    */
   static adopt(regions: readonly AdoptedRegionSpec[], options: MemoryOptions = {}): GuestMemory {
-    try {
-      checkRegions(regions);
-      checkDescriptors(regions);
-    } catch (error) {
-      for (const { fd } of regions) native().fdClose(fd);
-      throw error;
-    }
-    return GuestMemory.#make(regions, options, ({ fd }) => fd);
+    return GuestMemory.#take(regions, options, checkDescriptors);
   }
 
   /**
@@ -97,14 +91,22 @@ export class GuestMemory {
    * descriptors whatever happens: a failure leaves them closed. Throws VHOST_ERR_MEMORY_TABLE.
    */
   static share(regions: readonly SharedRegionSpec[]): GuestMemory {
+    return GuestMemory.#take(regions, {}, (all) => all.forEach(checkShared));
+  }
+
+  static #take<Spec extends AdoptedRegionSpec & { offset?: number }>(
+    regions: readonly Spec[],
+    options: MemoryOptions,
+    check: (regions: readonly Spec[]) => void,
+  ): GuestMemory {
     try {
       checkRegions(regions);
-      for (const region of regions) checkShared(region);
+      check(regions);
     } catch (error) {
-      for (const { fd } of regions) native().fdClose(fd);
+      closeAll(regions.map(({ fd }) => fd));
       throw error;
     }
-    return GuestMemory.#make(regions, {}, ({ fd }) => fd);
+    return GuestMemory.#make(regions, options, ({ fd }) => fd);
   }
 
   static #make<Spec extends RegionSpec & { offset?: number }>(
@@ -122,7 +124,7 @@ export class GuestMemory {
       });
     } catch (error) {
       for (const region of regions) region.close();
-      for (const fd of fds) native().fdClose(fd);
+      closeAll(fds);
       throw error;
     }
     return new GuestMemory(regions, separate);

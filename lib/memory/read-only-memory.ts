@@ -3,6 +3,7 @@
  * a file that shrinks is an error and no SIGBUS.
  */
 import { constants } from 'node:fs';
+import { closeAll } from '../descriptors';
 import { check, closedError, VhostError } from '../errors';
 import { type FdHandle, native } from '../native';
 import { checkOverlap, checkRegion } from './region';
@@ -86,6 +87,6 @@ export class ReadOnlyMemory {
   /** Idempotent. */
   close(): void {
     this.#closed = true;
-    for (const { fd } of this.#regions) native().fdClose(fd);
+    closeAll(this.#regions.map(({ fd }) => fd));
   }
 }

@@ -6,7 +6,9 @@
  * A message of the kernel carries up to 253 descriptors, which go with its first byte: the first message holds everything but the zero
  * bytes, each of which brings up to 250 more.
  */
-import { check, invalidArgument, ProtocolError, systemError, VhostError } from '../errors';
+
+import { closeAll, EMFILE, noNumbers } from '../descriptors';
+import { check, invalidArgument, ProtocolError, VhostError } from '../errors';
 import { READABLE, StreamSocket, WRITABLE, whenReady } from '../host/socket';
 import { WaitLimits, type WaitOptions } from '../host/wait-limits';
 import { type FdHandle, native } from '../native';
@@ -21,7 +23,7 @@ const MOST_BYTES = 65_536;
 /** More than any guest has regions, queues and devices. */
 const MOST_DESCRIPTORS = 65_536;
 const DEFAULT_TIMEOUT_MS = 10_000;
-const [EAGAIN, EMFILE, EMSGSIZE] = [-11, -24, -90];
+const [EAGAIN, EMSGSIZE] = [-11, -90];
 
 export interface ReceivedDescriptors {
   bytes: Buffer;
@@ -102,7 +104,7 @@ export async function receiveDescriptors(
     }
     return { bytes, fds: reader.fds };
   } catch (error) {
-    for (const fd of reader.fds) native().fdClose(fd);
+    closeAll(reader.fds);
     throw error;
   }
 }
@@ -142,15 +144,6 @@ class Reader {
     }
     return bytes;
   }
-}
-
-function noNumbers(): VhostError {
-  const { code, message, errno, syscall } = systemError(EMFILE, 'recvmsg');
-  return new VhostError(code, message, {
-    errno: errno!,
-    syscall: syscall!,
-    hint: 'this process has no room for so many descriptors: raise its limit (ulimit -n)',
-  });
 }
 
 function descriptorOf(over: Connection | FdHandle, doing: 'send' | 'receive'): FdHandle {

@@ -2,6 +2,8 @@
  * Guest memory and taps that are handed to another process of the same host instead of being copied: an upgrade of a monitor in place. Both
  * processes see the same memory, so only one of them may run the guest, which READY, GO and RUNNING see to as ever.
  */
+
+import { closeAll } from '../descriptors';
 import { ProtocolError } from '../errors';
 import { Tap, type TapSettings } from '../host/tap';
 import { GuestMemory } from '../memory/guest-memory';
@@ -57,7 +59,7 @@ export async function receiveMachine(over: FdHandle, setup: SetupMessage): Promi
     }
     return { memory, taps };
   } catch (error) {
-    for (const fd of left) native().fdClose(fd);
+    closeAll(left);
     throw error;
   }
 }

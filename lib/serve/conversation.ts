@@ -3,10 +3,11 @@
  * it. A front end that breaks the protocol, or asks for what cannot be without waiting to hear so, is left, with the reason told.
  */
 import { VHOST_USER_HDR_SIZE, VHOST_USER_PROTOCOL_F_REPLY_ACK } from '../constants/vhost-user';
+import { closeAll } from '../descriptors';
 import { reasonOf, VhostError } from '../errors';
 import type { StreamSocket } from '../host/socket';
 import { emit, type Trace } from '../trace/trace';
-import { closeAll, MessageChannel, type RawMessage } from '../vhost-user/channel';
+import { MessageChannel, type RawMessage } from '../vhost-user/channel';
 import { checkRequestSize, emitReply, parseRequest, type Request } from '../vhost-user/message';
 import { PROTOCOL, traceMessage } from '../vhost-user/message-record';
 import type { PayloadKind, Payloads } from '../vhost-user/payload';
@@ -54,31 +55,20 @@ export class Conversation {
       closeAll(fds);
       throw error;
     }
-    this.#record(
-      'in',
-      request?.name ?? `request ${header.request}`,
-      payload.length,
-      request?.payload,
-      count,
-      header.needReply,
-    );
+    traceMessage(this.#trace, {
+      direction: 'in',
+      name: request?.name ?? `request ${header.request}`,
+      bytes: payload.length,
+      payload: request?.payload,
+      fds: count,
+      needReply: header.needReply,
+    });
     if (request === null || !this.#session.serves(request.name)) {
       closeAll(fds);
       await this.#unserved(request, header.request, header.needReply);
       return;
     }
     await this.#serve(request, message);
-  }
-
-  #record(
-    direction: 'in' | 'out',
-    name: string,
-    bytes: number,
-    payload: unknown,
-    fds: number,
-    needReply = false,
-  ): void {
-    traceMessage(this.#trace, { direction, name, bytes, payload, fds, needReply });
   }
 
   /** Nobody agreed on it. What wants no answer is left alone; what waits for one of its own would wait for ever. */
@@ -122,7 +112,8 @@ export class Conversation {
   ): Promise<void> {
     const bytes = emitReply(request, kind, payload);
     await this.#channel.send(bytes);
-    this.#record('out', `${name} reply`, bytes.length - VHOST_USER_HDR_SIZE, payload, 0);
+    const length = bytes.length - VHOST_USER_HDR_SIZE;
+    traceMessage(this.#trace, { direction: 'out', name: `${name} reply`, bytes: length, payload, fds: 0 });
   }
 }
 

@@ -4,21 +4,15 @@
  */
 import type { Backend, BackendDevice, QueueNotifiers } from '../backend/backend';
 import type { PathSettings } from '../backend/path-settings';
+import { freshQueue } from '../device/device-life';
 import { VhostError } from '../errors';
 import { EventFd } from '../host/event-fd';
 import type { GuestMemory } from '../memory/guest-memory';
 import { GUEST_OFFLOADS } from '../net/feature-rules';
 import type { QueueState } from '../virtqueue/queue-state';
 
-/** Of a ring that nobody has set up. */
-const NOT_READY: QueueState = Object.freeze({
-  size: 1,
-  ready: false,
-  descTable: 0 as QueueState['descTable'],
-  availRing: 0 as QueueState['availRing'],
-  usedRing: 0 as QueueState['usedRing'],
-  nextAvail: 0,
-});
+/** Null for those that the front end has not given. */
+export type Doorbells = { readonly [Name in keyof QueueNotifiers]: QueueNotifiers[Name] | null };
 
 export class DataPath implements BackendDevice {
   readonly backend: Backend;
@@ -36,7 +30,7 @@ export class DataPath implements BackendDevice {
     this.backend = backend;
     this.#onFirst = onFirst;
     this.#nobody = { kick: EventFd.create(), call: EventFd.create() };
-    this.queues = Array.from({ length: queues }, () => ({ ...NOT_READY }));
+    this.queues = Array.from({ length: queues }, () => freshQueue(1));
     this.notifiers = this.queues.map(() => this.#nobody);
   }
 
@@ -77,9 +71,9 @@ export class DataPath implements BackendDevice {
   }
 
   /** Serves a ring that is not served yet. On failure it is as before. */
-  async begin(queue: number, state: QueueState, notifiers: Partial<QueueNotifiers>): Promise<void> {
+  async begin(queue: number, state: QueueState, doorbells: Doorbells): Promise<void> {
     this.queues[queue] = state;
-    this.notifiers[queue] = { ...this.#nobody, ...notifiers };
+    this.notifiers[queue] = this.#notifiersOf(doorbells);
     const pairs = this.settings.activePairs;
     this.#served.add(queue);
     try {
@@ -93,7 +87,7 @@ export class DataPath implements BackendDevice {
       if (this.settings.activePairs !== pairs) await this.backend.settingsChanged();
     } catch (error) {
       this.#served.delete(queue);
-      this.queues[queue] = { ...NOT_READY };
+      this.queues[queue] = freshQueue(1);
       throw error;
     }
   }
@@ -104,7 +98,7 @@ export class DataPath implements BackendDevice {
     const state = last ? (await this.backend.stop())[queue]! : await this.backend.stopQueue(queue);
     const pairs = this.settings.activePairs;
     this.#served.delete(queue);
-    this.queues[queue] = { ...NOT_READY };
+    this.queues[queue] = freshQueue(1);
     this.notifiers[queue] = this.#nobody;
     if (!last && this.settings.activePairs !== pairs) await this.backend.settingsChanged();
     return state;
@@ -117,7 +111,7 @@ export class DataPath implements BackendDevice {
     const states = await this.backend.stop();
     for (const queue of this.#served) {
       ended.set(queue, states[queue]!);
-      this.queues[queue] = { ...NOT_READY };
+      this.queues[queue] = freshQueue(1);
       this.notifiers[queue] = this.#nobody;
     }
     this.#served.clear();
@@ -125,15 +119,19 @@ export class DataPath implements BackendDevice {
   }
 
   /** Other doorbells for a ring that is served. */
-  async renotify(queue: number, notifiers: Partial<QueueNotifiers>): Promise<void> {
+  async renotify(queue: number, doorbells: Doorbells): Promise<void> {
     const before = this.notifiers[queue]!;
-    this.notifiers[queue] = { ...this.#nobody, ...notifiers };
+    this.notifiers[queue] = this.#notifiersOf(doorbells);
     try {
       await this.backend.notifiersChanged(queue);
     } catch (error) {
       this.notifiers[queue] = before;
       throw error;
     }
+  }
+
+  #notifiersOf({ kick, call }: Doorbells): QueueNotifiers {
+    return { kick: kick ?? this.#nobody.kick, call: call ?? this.#nobody.call };
   }
 
   /** After all rings have ended. */

@@ -1,9 +1,10 @@
 /** Guest memory as a front end passes it: regions of its files, and where it has them in its own address space. */
+
+import { closeAll } from '../descriptors';
 import { VhostError } from '../errors';
 import { type GuestAddress, gpa } from '../memory/address';
 import { GuestMemory, type SharedRegionSpec } from '../memory/guest-memory';
-import { type FdHandle, native } from '../native';
-import { closeAll } from '../vhost-user/channel';
+import type { FdHandle } from '../native';
 import type { WireRegion } from '../vhost-user/payload';
 
 /** What the ring addresses of a front end are found by. */
@@ -67,7 +68,7 @@ export class FrontEndMemory {
     try {
       spec = specOf(region, fd);
     } catch (error) {
-      native().fdClose(fd);
+      closeAll([fd]);
       throw error;
     }
     await this.guest.addRegion(spec);

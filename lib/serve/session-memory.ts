@@ -1,9 +1,10 @@
 /** Requests about guest memory and the dirty log (specification, "Multi-region memory" and "Migration"). */
+
+import { closeAll } from '../descriptors';
 import { VhostError } from '../errors';
 import { PAGE_SIZE } from '../memory/address';
 import { DirtyLog } from '../memory/dirty-log';
 import type { FdHandle } from '../native';
-import { closeAll } from '../vhost-user/channel';
 import type { LogBase, WireRegion } from '../vhost-user/payload';
 import type { DataPath } from './data-path';
 import { FrontEndMemory } from './front-end-memory';
@@ -114,7 +115,7 @@ export class SessionMemory {
   /** Logging as features and log have it now. */
   async applyLog(): Promise<void> {
     const log = logInUse(this.#state);
-    if (log !== null && this.#state.memory !== null) requireCover(log, this.#state.memory.guest.end);
+    if (this.#state.memory !== null) requireLogged(this.#state, this.#state.memory.guest.end);
     await this.#path.backend.setDirtyLog(log);
   }
 

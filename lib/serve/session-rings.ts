@@ -10,7 +10,7 @@ import { isQueueSize } from '../virtqueue/layout';
 import { isPackedQueueSize } from '../virtqueue/packed-layout';
 import type { DataPath } from './data-path';
 import { driverFeatures, isEnabled, type SessionState } from './session-state';
-import { baseOf, closeVring, isStarted, queueStateOf, replaceEvent, type Vring } from './vring';
+import { baseOf, closeVring, isStarted, newVring, queueStateOf, replaceEvent, type Vring } from './vring';
 
 export class SessionRings {
   readonly #state: SessionState;
@@ -98,9 +98,7 @@ export class SessionRings {
     const event = fd === null ? null : EventFd.share(fd);
     try {
       const vring = this.#vring(index);
-      if (name !== 'err' && this.#path.serves(index)) {
-        await this.#path.renotify(index, notifiersOf({ ...vring, [name]: event }));
-      }
+      if (name !== 'err' && this.#path.serves(index)) await this.#path.renotify(index, { ...vring, [name]: event });
       replaceEvent(vring, name, event);
     } catch (error) {
       event?.close();
@@ -143,7 +141,7 @@ export class SessionRings {
     const features = driverFeatures(this.#state);
     const queue = queueStateOf(vring, memory, features);
     if (this.#path.served.length === 0) this.#path.configure(memory.guest, features);
-    await this.#path.begin(index, queue, notifiersOf(vring));
+    await this.#path.begin(index, queue, vring);
   }
 
   async followAll(): Promise<void> {
@@ -155,7 +153,7 @@ export class SessionRings {
     await this.pauseAll();
     for (const vring of this.#state.vrings) {
       closeVring(vring);
-      Object.assign(vring, { num: 0, base: 0, addresses: null, enabled: false });
+      Object.assign(vring, newVring());
     }
   }
 
@@ -163,8 +161,4 @@ export class SessionRings {
   signalError(index: number): void {
     this.#state.vrings[index]?.err?.signal();
   }
-}
-
-function notifiersOf({ kick, call }: Vring): { kick?: EventFd; call?: EventFd } {
-  return { ...(kick === null ? {} : { kick }), ...(call === null ? {} : { call }) };
 }

@@ -1,13 +1,16 @@
 /** One front end from connect to disconnect: what it asks, done, and what is answered. */
 import type { Backend, RingFault } from '../backend/backend';
+import { ETH_ALEN } from '../constants/if-ether';
 import * as user from '../constants/vhost-user';
+import { closeAll } from '../descriptors';
+import { MIN_MTU } from '../device/device-properties';
 import { reasonOf, VhostError } from '../errors';
 import type { Tap } from '../host/tap';
 import { announce } from '../migration/announce';
 import type { FdHandle } from '../native';
+import { formatMac } from '../net/ethernet';
 import { featureNames, hasBit } from '../net/features';
 import { emit, type Trace } from '../trace/trace';
-import { closeAll } from '../vhost-user/channel';
 import type { Request } from '../vhost-user/message';
 import type { PayloadOf, ReplyOf, RequestName } from '../vhost-user/requests';
 import { DataPath } from './data-path';
@@ -34,7 +37,6 @@ type Handlers = {
   ) => Promise<ReplyOf<Name>> | ReplyOf<Name>;
 };
 
-const SMALLEST_MTU = 68;
 /** Of the device status field: a byte. */
 const MOST_STATUS = 0xff;
 
@@ -168,10 +170,9 @@ export class Session {
   /** As if the guest had sent it. A network that takes none now is no reason to end the session: four more follow. */
   #sendRarp(mac: bigint): void {
     this.#require(user.VHOST_USER_PROTOCOL_F_RARP, 'RARP');
-    const bytes = Array.from({ length: 6 }, (_, at) => Number((mac >> BigInt(8 * at)) & 0xffn));
-    const text = bytes.map((byte) => byte.toString(16).padStart(2, '0')).join(':');
+    const bytes = Uint8Array.from({ length: ETH_ALEN }, (_, at) => Number((mac >> BigInt(8 * at)) & 0xffn));
     try {
-      announce(this.#parts.taps[0]!, { macs: [text], vlans: [] });
+      announce(this.#parts.taps[0]!, { macs: [formatMac(bytes)], vlans: [] });
     } catch (error) {
       emit(this.#parts.trace, { kind: 'fault', object: 'vhost-user SEND_RARP', message: reasonOf(error) });
     }
@@ -180,8 +181,8 @@ export class Session {
   async #setMtu(mtu: bigint): Promise<void> {
     this.#require(user.VHOST_USER_PROTOCOL_F_MTU, 'MTU');
     const most = await this.#parts.taps[0]!.mtu();
-    if (mtu < BigInt(SMALLEST_MTU) || mtu > BigInt(most)) {
-      throw new VhostError('VHOST_ERR_FEATURES', `MTU ${mtu}`, { hint: `${SMALLEST_MTU} to the tap's ${most}` });
+    if (mtu < BigInt(MIN_MTU) || mtu > BigInt(most)) {
+      throw new VhostError('VHOST_ERR_FEATURES', `MTU ${mtu}`, { hint: `${MIN_MTU} to the tap's ${most}` });
     }
   }
 

@@ -1,5 +1,6 @@
 /** Messages over one UNIX socket, one after the other, with the descriptors that come along: framing only, either direction. */
 import { VHOST_MEMORY_BASELINE_NREGIONS, VHOST_USER_HDR_SIZE } from '../constants/vhost-user';
+import { closeAll, EMFILE, noNumbers } from '../descriptors';
 import { check, ProtocolError, VhostError } from '../errors';
 import { READABLE, type StreamSocket, WRITABLE, whenReady } from '../host/socket';
 import { WaitLimits } from '../host/wait-limits';
@@ -7,7 +8,6 @@ import { type FdHandle, native } from '../native';
 import { type Header, parseHeader } from './header';
 
 const EAGAIN = -11;
-const EMFILE = -24;
 const ECONNRESET = -104;
 const EMSGSIZE = -90;
 /** How long the rest of a message that has begun may take, and an answer to leave. Milliseconds. */
@@ -72,13 +72,7 @@ export class MessageChannel {
         continue;
       }
       if (got === EMSGSIZE) throw new ProtocolError('more descriptors than a message has', at, `at most ${most} here`);
-      if (got === EMFILE) {
-        throw new VhostError('EMFILE', 'EMFILE: recvmsg', {
-          errno: EMFILE,
-          syscall: 'recvmsg',
-          hint: 'raise ulimit -n',
-        });
-      }
+      if (got === EMFILE) throw noNumbers();
       // A peer that dies with answers unread ends the stream like this.
       const ended = got === ECONNRESET;
       const { bytes, fds: more } = ended
@@ -123,8 +117,4 @@ export class MessageChannel {
   close(): void {
     this.#socket.close();
   }
-}
-
-export function closeAll(fds: readonly FdHandle[]): void {
-  for (const fd of fds) native().fdClose(fd);
 }

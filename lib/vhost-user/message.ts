@@ -1,7 +1,15 @@
 /** Whole messages: a header, its payload, and how many descriptors came with it, checked against each other. */
 import { ProtocolError } from '../errors';
 import { emitHeader, type Header } from './header';
-import { emitPayload, type PayloadKind, type Payloads, parsePayload, payloadBounds } from './payload';
+import {
+  type Bounds,
+  boundsText,
+  emitPayload,
+  type PayloadKind,
+  type Payloads,
+  parsePayload,
+  payloadBounds,
+} from './payload';
 import { type DescriptorRule, type PayloadOf, REQUESTS, type RequestName, requestName, requestShape } from './requests';
 
 /** Longest payload of a request that is not known: it is read and left. */
@@ -20,10 +28,9 @@ export type Request = {
 export function checkRequestSize({ request, reply, size }: Header): void {
   const name = requestName(request);
   if (reply) throw new ProtocolError(`an answer to ${name ?? request}`, 4, 'requests from a front end');
-  const { least, most } = name === null ? { least: 0, most: UNKNOWN_MOST } : payloadBounds(REQUESTS[name].payload);
-  if (size < least || size > most) {
-    const expected = least === most ? `${least}` : `${least} to ${most}`;
-    throw new ProtocolError(`${name ?? `request ${request}`} with ${size} bytes`, 8, expected);
+  const bounds = name === null ? { least: 0, most: UNKNOWN_MOST } : payloadBounds(REQUESTS[name].payload);
+  if (size < bounds.least || size > bounds.most) {
+    throw new ProtocolError(`${name ?? `request ${request}`} with ${size} bytes`, 8, boundsText(bounds));
   }
 }
 
@@ -33,15 +40,15 @@ export function parseRequest(header: Header, bytes: Uint8Array, fds: number): Re
   if (name === null) return null;
   const { payload: kind, fds: rule } = requestShape(name);
   const payload = parsePayload(kind, bytes);
-  const { least, most } = descriptorBounds(rule, payload);
-  if (fds < least || fds > most) {
-    throw new ProtocolError(`${name} with ${fds} descriptors`, 0, least === most ? `${least}` : `${least} to ${most}`);
+  const bounds = descriptorBounds(rule, payload);
+  if (fds < bounds.least || fds > bounds.most) {
+    throw new ProtocolError(`${name} with ${fds} descriptors`, 0, boundsText(bounds));
   }
   return { name, payload, needReply: header.needReply } as Request;
 }
 
-function descriptorBounds(rule: DescriptorRule, payload: Payloads[PayloadKind]): { least: number; most: number } {
-  const exactly = (count: number): { least: number; most: number } => ({ least: count, most: count });
+function descriptorBounds(rule: DescriptorRule, payload: Payloads[PayloadKind]): Bounds {
+  const exactly = (count: number): Bounds => ({ least: count, most: count });
   switch (rule) {
     case 'none':
       return exactly(0);

@@ -275,8 +275,16 @@ const CODECS: { readonly [Kind in PayloadKind]: Codec<Payloads[Kind]> } = {
   ),
 };
 
+export interface Bounds {
+  readonly least: number;
+  readonly most: number;
+}
+
+/** What was expected, in words. */
+export const boundsText = ({ least, most }: Bounds): string => (least === most ? `${least}` : `${least} to ${most}`);
+
 /** Fewest and most bytes of a kind: asked before anything is allocated. */
-export function payloadBounds(kind: PayloadKind): { least: number; most: number } {
+export function payloadBounds(kind: PayloadKind): Bounds {
   const { least, most } = CODECS[kind];
   return { least, most };
 }
@@ -285,8 +293,7 @@ export function payloadBounds(kind: PayloadKind): { least: number; most: number 
 export function parsePayload<Kind extends PayloadKind>(kind: Kind, bytes: Uint8Array): Payloads[Kind] {
   const { least, most, parse } = CODECS[kind];
   if (bytes.length < least || bytes.length > most) {
-    const expected = least === most ? `${least}` : `${least} to ${most}`;
-    throw new ProtocolError(`a payload (${kind}) of ${bytes.length} bytes`, 0, expected);
+    throw new ProtocolError(`a payload (${kind}) of ${bytes.length} bytes`, 0, boundsText({ least, most }));
   }
   return parse(new DataView(bytes.buffer, bytes.byteOffset, bytes.length));
 }

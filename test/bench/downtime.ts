@@ -41,20 +41,25 @@ function spreadOf(values: readonly number[]): string {
   return [0.5, 0.99, 1].map((share) => quantile(values, share).toFixed(2)).join(' / ');
 }
 
+const wrongOf = ({ lost, duplicated, reordered, corrupted }: Faults): number =>
+  lost + duplicated + reordered + corrupted;
+
+function faultsText({ lost, overflowed, duplicated, reordered, corrupted }: Faults): string {
+  return `${lost} lost (${overflowed} in full tap queues), ${duplicated} doubled, ${reordered} out of order, ${corrupted} damaged`;
+}
+
 function tell(name: string, moves: readonly Move[], faults: Faults): number {
   const parts = PARTS.map((part) => `${part} ${spreadOf(moves.map(({ result }) => result.downtimeParts[part]))}`);
   const unproven = moves.filter((move) => move.unproven.length > 0).length;
   const differing = moves.reduce((sum, move) => sum + (move.differing ?? 0), 0);
   const first = times(moves.slice(0, FIRST)).map((ms) => ms.toFixed(2));
-  const { sent, lost, overflowed, duplicated, reordered, corrupted } = faults;
   process.stdout.write(
     `  ${name}: ${moves.length} migrations, downtime ${spreadOf(times(moves))} ms (p50 / p99 / longest); the first ${first.join(', ')}\n` +
       `    ${parts.join(', ')}\n` +
-      `    ${sent} frames: ${lost} lost (${overflowed} in full tap queues), ${duplicated} doubled, ${reordered} out of order, ${corrupted} damaged; ` +
-      `${differing} pages differ, ${unproven} unproven\n`,
+      `    ${faults.sent} frames: ${faultsText(faults)}; ${differing} pages differ, ${unproven} unproven\n`,
   );
   tellUnproven(moves, '');
-  return lost + duplicated + reordered + corrupted + differing;
+  return wrongOf(faults) + differing;
 }
 
 function tellUnproven(moves: readonly Move[], when: string): void {
@@ -106,10 +111,9 @@ async function manyPairs(rounds: number): Promise<BenchResult[]> {
       await using mover = await Mover.start({ rate: RATE, pairs, memory: MEMORY });
       await several(mover, WARM_UP);
       moves.push(...(await several(mover, ROUND)));
-      const { lost, duplicated, reordered, corrupted } = await mover.settle();
-      wrong += lost + duplicated + reordered + corrupted;
-      const faults = `${lost} lost, ${duplicated} doubled, ${reordered} out of order, ${corrupted} damaged`;
-      process.stdout.write(`  downtime-pairs, ${pairs}: ${faults}\n`);
+      const faults = await mover.settle();
+      wrong += wrongOf(faults);
+      process.stdout.write(`  downtime-pairs, ${pairs}: ${faultsText(faults)}\n`);
     }
     ratios.push(median(times(many.slice(-ROUND))) / median(times(few.slice(-ROUND))));
   }

@@ -42,6 +42,9 @@ export interface RecordedRun {
   target: Place;
   /** What the source sent, a run each. */
   recordings: RecordedFrame[][];
+  /** Of the first run, and what its checksums begin with. */
+  frames: RecordedFrame[];
+  seed: number;
   /** Ends the rig and removes what was recorded. */
   close(): Promise<void>;
 }
@@ -64,7 +67,9 @@ export async function recordRuns(runs: readonly Pick<MigrationOptions, 'handover
     await rig.close();
     await rm(folder, { recursive: true });
   };
-  return { rig, target, recordings: paths.map(readRecording), close };
+  const recordings = paths.map(readRecording);
+  const frames = recordings[0]!;
+  return { rig, target, recordings, frames, seed: seedOf(frames), close };
 }
 
 export function payloadOf({ bytes }: RecordedFrame): Buffer {
@@ -75,7 +80,7 @@ export function jsonOf(frame: RecordedFrame): Record<string, unknown> {
   return JSON.parse(payloadOf(frame).toString('utf8')) as Record<string, unknown>;
 }
 
-export function seedOf([hello]: readonly RecordedFrame[]): number {
+function seedOf([hello]: readonly RecordedFrame[]): number {
   return streamSeed(Buffer.from(String(jsonOf(hello!).identity), 'hex'));
 }
 

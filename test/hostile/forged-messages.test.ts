@@ -11,7 +11,6 @@ import {
   recordRuns,
   replay,
   resealed,
-  seedOf,
 } from '../helpers/stream-replay';
 
 let rig: Rig;
@@ -21,10 +20,7 @@ let frames: RecordedFrame[];
 let seed: number;
 
 beforeAll(async () => {
-  const recorded = await recordRuns([{}]);
-  ({ rig, target, close } = recorded);
-  frames = recorded.recordings[0]!;
-  seed = seedOf(frames);
+  ({ rig, target, close, frames, seed } = await recordRuns([{}]));
 }, 60_000);
 
 afterAll(() => close());

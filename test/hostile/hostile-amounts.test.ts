@@ -3,15 +3,7 @@ import { encodeFrameHeader, FRAME_HEADER_SIZE, FrameType } from '../../lib/migra
 import { FrameBatch } from '../../lib/migration/handover/frame-batch';
 import { GroupEntries } from '../../lib/migration/handover/group-record';
 import type { Place, Rig } from '../helpers/migration-rig';
-import {
-  leftovers,
-  payloadOf,
-  type RecordedFrame,
-  recordRuns,
-  replay,
-  resealed,
-  seedOf,
-} from '../helpers/stream-replay';
+import { leftovers, payloadOf, type RecordedFrame, recordRuns, replay, resealed } from '../helpers/stream-replay';
 
 let rig: Rig;
 let target: Place;
@@ -20,10 +12,7 @@ let frames: RecordedFrame[];
 let seed: number;
 
 beforeAll(async () => {
-  const recorded = await recordRuns([{}]);
-  ({ rig, target, close } = recorded);
-  frames = recorded.recordings[0]!;
-  seed = seedOf(frames);
+  ({ rig, target, close, frames, seed } = await recordRuns([{}]));
 }, 60_000);
 
 afterAll(() => close());

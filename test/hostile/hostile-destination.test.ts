@@ -4,7 +4,8 @@ import { GuestMemory } from '../../lib/memory/guest-memory';
 import { Channel } from '../../lib/migration/channel';
 import { describeSide } from '../../lib/migration/environment';
 import { FRAME_HEADER_SIZE, FrameType, frameName } from '../../lib/migration/frame';
-import { type Machine, type Place, Rig } from '../helpers/migration-rig';
+import { expectGoesOn, type Machine, type Place, Rig } from '../helpers/migration-rig';
+import { type Answer, answerAsDestination } from '../helpers/pretended-destination';
 
 const SIZE = 12 << 20;
 const NOTHING = Buffer.alloc(0);
@@ -26,41 +27,20 @@ afterAll(async () => {
   await rig.close();
 });
 
-type Answer = { type?: number; json?: unknown; bytes?: Uint8Array } | null;
 /** What is answered to frames of a type instead of the right thing; null for the right thing. */
-type Script = (type: number, channel: Channel) => Answer | Promise<Answer>;
+type OneAnswer = (type: number, channel: Channel) => Answer | null | Promise<Answer | null>;
 
-/** Plays a destination that takes everything and builds nothing. Ends when the source does. */
-async function play(stream: Duplex, script: Script): Promise<void> {
+async function play(stream: Duplex, script: OneAnswer): Promise<void> {
   const channel = new Channel(stream, { timeoutMs: 3000 });
   const environment = await describeSide(machine.device.backend);
-  const right: Record<number, [number, unknown]> = {
-    [FrameType.SETUP]: [FrameType.SETUP_ACK, { differences: [], environment, relay: true }],
-    [FrameType.ROUND_END]: [FrameType.ROUND_ACK, {}],
-    [FrameType.LAYOUT]: [FrameType.LAYOUT_ACK, null],
-    [FrameType.OPEN]: [FrameType.OPENED, { nonce: NONCE }],
-    [FrameType.STATE]: [FrameType.READY, null],
-  };
   await channel.answer();
-  for (;;) {
-    const frame = await channel.receive(Object.values(FrameType));
-    const answer = right[frame.type];
-    const other = await script(frame.type, channel);
-    if (other !== null) {
-      const type = other.type ?? answer![0];
-      await channel.send(type as FrameType, other.bytes ?? Buffer.from(JSON.stringify(other.json)));
-    } else if (answer !== undefined) {
-      const final = frame.type === FrameType.ROUND_END && channel.parseJson<{ final: boolean }>(frame).final;
-      if (!final)
-        await channel.send(
-          answer[0] as FrameType,
-          answer[1] === null ? NOTHING : Buffer.from(JSON.stringify(answer[1])),
-        );
-    }
-  }
+  await answerAsDestination(channel, environment, async (type) => {
+    const answer = await script(type, channel);
+    return answer === null ? null : [answer];
+  });
 }
 
-async function endOf(script: Script): Promise<{ code: string; message: string }> {
+async function endOf(script: OneAnswer): Promise<{ code: string; message: string }> {
   const [near, far] = duplexPair();
   const playing = play(far, script).catch(() => undefined);
   const error = await rig
@@ -75,22 +55,14 @@ async function endOf(script: Script): Promise<{ code: string; message: string }>
   return error;
 }
 
-/** As before: it runs, frames flow, and nothing logs. */
-async function goesOn(): Promise<void> {
-  expect(machine.device.running).toBe(true);
-  expect(machine.runner.failure).toBeNull();
-  // A log that were on still would refuse to be turned on.
-  await machine.device.startDirtyLog();
-  await machine.device.stopDirtyLog();
-  await rig.flows(machine, 10);
-}
+const goesOn = (): Promise<void> => expectGoesOn(rig, machine);
 
 const at =
-  (type: number, answer: Answer): Script =>
+  (type: number, answer: Answer | null): OneAnswer =>
   (came) =>
     came === type ? answer : null;
 
-test.each<[string, Script]>([
+test.each<[string, OneAnswer]>([
   ['SETUP_ACK of null', at(FrameType.SETUP, { json: null })],
   ['SETUP_ACK without differences', at(FrameType.SETUP, { json: { environment: {}, relay: true } })],
   ['differences of text', at(FrameType.SETUP, { json: { differences: 'none', relay: true } })],

@@ -1,10 +1,10 @@
 /** A front end that means ill: nothing of what it says goes further than a refusal or the end of its own connection. */
 import { openSync } from 'node:fs';
 import fc from 'fast-check';
+import { closeAll } from '../../lib/descriptors';
 import { check } from '../../lib/errors';
 import { EventFd } from '../../lib/host/event-fd';
 import { type FdHandle, native } from '../../lib/native';
-import { closeAll } from '../../lib/vhost-user/channel';
 import { emitRequest } from '../../lib/vhost-user/message';
 import type { VringAddr, WireRegion } from '../../lib/vhost-user/payload';
 import { REQUESTS, type RequestName } from '../../lib/vhost-user/requests';

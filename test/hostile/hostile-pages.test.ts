@@ -9,12 +9,12 @@ import { type Connection, connectionOver } from '../../lib/migration/connection'
 import { describeSide } from '../../lib/migration/environment';
 import { FrameType } from '../../lib/migration/frame';
 import { type Listener, listen } from '../../lib/migration/transport';
-import { type Machine, type Place, Rig } from '../helpers/migration-rig';
+import { expectGoesOn, type Machine, type Place, Rig } from '../helpers/migration-rig';
+import { type Answer, answerAsDestination } from '../helpers/pretended-destination';
 
 /** More than a UNIX socket holds, and not zero: the source cannot have sent it all before anybody reads. */
 const SIZE = 64 << 20;
 const TIMEOUT_MS = 1000;
-const NONCE = '0'.repeat(32);
 
 let rig: Rig;
 let here: Place;
@@ -51,27 +51,12 @@ interface Destination extends AsyncDisposable {
  */
 async function pretend(
   pages: (connection: Connection) => void,
-  answers: Partial<Record<number, [FrameType, unknown][]>> = {},
+  answers: Partial<Record<number, Answer[]>> = {},
 ): Promise<Destination> {
   const environment = await describeSide(machine.device.backend);
-  const right: Partial<Record<number, [FrameType, unknown][]>> = {
-    [FrameType.SETUP]: [[FrameType.SETUP_ACK, { differences: [], environment, relay: true }]],
-    [FrameType.OPEN]: [[FrameType.OPENED, { nonce: NONCE }]],
-    [FrameType.STATE]: [[FrameType.READY, null]],
-    ...answers,
-  };
   const connections: Connection[] = [];
-  const control = async (channel: Channel): Promise<void> => {
-    for (;;) {
-      const frame = await channel.receive(Object.values(FrameType));
-      const end = frame.type === FrameType.ROUND_END ? channel.parseJson<{ final: boolean }>(frame) : null;
-      const said: [FrameType, unknown][] =
-        end === null ? (right[frame.type] ?? []) : end.final ? [] : [[FrameType.ROUND_ACK, end]];
-      for (const [type, json] of said) {
-        await channel.send(type, json === null ? Buffer.alloc(0) : Buffer.from(JSON.stringify(json)));
-      }
-    }
-  };
+  const control = (channel: Channel): Promise<never> =>
+    answerAsDestination(channel, environment, (type) => answers[type] ?? null);
   const listener: Listener = await listen(`unix:${folder}/to`, {}, (connection) => {
     connections.push(connection);
     const channel = new Channel(connection.stream, { timeoutMs: 10_000 });
@@ -95,15 +80,7 @@ async function pretend(
   };
 }
 
-/** As before: it runs, frames flow, and nothing logs. */
-async function goesOn(): Promise<void> {
-  expect(machine.device.running).toBe(true);
-  expect(machine.runner.failure).toBeNull();
-  // A log that were on still would refuse to be turned on.
-  await machine.device.startDirtyLog();
-  await machine.device.stopDirtyLog();
-  await rig.flows(machine, 10);
-}
+const goesOn = (): Promise<void> => expectGoesOn(rig, machine);
 
 const migration = (to: Destination, channels: number): Promise<unknown> =>
   rig.source(machine, { channels, timeoutMs: TIMEOUT_MS }).migrate(to.address);
@@ -138,7 +115,7 @@ describe.each([1, 3])('%i page connections', (channels) => {
         stream.resume();
         stream.write(rubbish);
       },
-      { [FrameType.STATE]: [[FrameType.ERROR, { reason: 'as planned' }]] },
+      { [FrameType.STATE]: [{ type: FrameType.ERROR, json: { reason: 'as planned' } }] },
     );
     await expect(migration(to, channels)).rejects.toMatchObject({
       code: expect.not.stringMatching(/TIMEOUT/) as string,
@@ -148,34 +125,14 @@ describe.each([1, 3])('%i page connections', (channels) => {
 });
 
 describe('after GO', () => {
+  const running: Answer = { type: FrameType.RUNNING, json: { startMs: 1 } };
   const account = { discarded: 0, read: 0 };
-  test.each<[string, [FrameType, unknown][], [FrameType, unknown][]]>([
-    [
-      'RUNNING twice',
-      [
-        [FrameType.RUNNING, { startMs: 1 }],
-        [FrameType.RUNNING, { startMs: 1 }],
-      ],
-      [],
-    ],
-    [
-      'READY behind RUNNING',
-      [
-        [FrameType.RUNNING, { startMs: 1 }],
-        [FrameType.READY, null],
-      ],
-      [],
-    ],
-    [
-      'ERROR behind RUNNING',
-      [
-        [FrameType.RUNNING, { startMs: 1 }],
-        [FrameType.ERROR, { reason: 'oh' }],
-      ],
-      [],
-    ],
-    ['half an account', [[FrameType.RUNNING, { startMs: 1 }]], [[FrameType.SETTLED, { account }]]],
-    ['hashes for an account', [[FrameType.RUNNING, { startMs: 1 }]], [[FrameType.AUDIT, 'x'.repeat(4096)]]],
+  test.each<[string, Answer[], Answer[]]>([
+    ['RUNNING twice', [running, running], []],
+    ['READY behind RUNNING', [running, { type: FrameType.READY }], []],
+    ['ERROR behind RUNNING', [running, { type: FrameType.ERROR, json: { reason: 'oh' } }], []],
+    ['half an account', [running], [{ type: FrameType.SETTLED, json: { account } }]],
+    ['hashes for an account', [running], [{ type: FrameType.AUDIT, json: 'x'.repeat(4096) }]],
   ])('%s: the guest is there and not here, and nothing is proven', async (_name, go, drained) => {
     await using to = await pretend(({ stream }) => void stream.resume(), {
       [FrameType.GO]: go,

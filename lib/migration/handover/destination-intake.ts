@@ -230,15 +230,15 @@ export class DestinationIntake {
   /** When the guest has taken what is in its rings. Answers whether it is certain, or only that it posts no more buffers. */
   async #taken(): Promise<boolean> {
     const deadline = performance.now() + TAKE_MS;
-    let before = -1;
-    for (let same = 0; same < LOOKS && performance.now() < deadline; ) {
-      if (this.backend.taken) return true;
+    for (let same = 0, before = -1; ; ) {
+      const { room } = this.backend;
+      if (room.every(({ posted, size }) => posted === size)) return true;
+      const now = room.reduce((sum, { posted }) => sum + posted, 0);
+      same = now === before ? same + 1 : 0;
+      before = now;
+      if (same >= LOOKS || performance.now() >= deadline) return false;
       await sleep(LOOK_MS);
-      const room = this.backend.room.reduce((sum, chains) => sum + chains, 0);
-      same = room === before ? same + 1 : 0;
-      before = room;
     }
-    return this.backend.taken;
   }
 
   #firstReceivedMs(): number | null {

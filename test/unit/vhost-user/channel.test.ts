@@ -1,6 +1,7 @@
+import { closeAll } from '../../../lib/descriptors';
 import { StreamSocket } from '../../../lib/host/socket';
 import { native } from '../../../lib/native';
-import { closeAll, MessageChannel } from '../../../lib/vhost-user/channel';
+import { MessageChannel } from '../../../lib/vhost-user/channel';
 import { checkRequestSize, emitRequest } from '../../../lib/vhost-user/message';
 import { memfd, openDescriptors } from '../../helpers/front-end';
 import { codeOf, errorOf } from '../../helpers/vhost-wait';
